@@ -1,0 +1,1 @@
+"""The orchestration of Sluice: Prefect flows, Dask clusters, the MLflow registry and the command line."""

@@ -1,0 +1,151 @@
+"""How the sample set that ships in datasets/sample was drawn: which Li-Mg-Al-Si structures are labelled, and how.
+
+Deterministic: the same plan on every machine. Formulas are dealt to a training part and a truth part; no formula of
+the truth part has a structure in the training part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from gnn.dft.engine import RelaxSettings
+from gnn.dft.label import LabelJob
+from gnn.screening.fingerprint import fingerprint
+from gnn.screening.prototypes import ELEMENTAL, PROTOTYPES, Prototype, decorations
+from gnn.screening.volumes import guess_volume
+from gnn.structures.record import reduced_formula
+
+ELEMENTS = ("Li", "Mg", "Al", "Si")
+SEED = 20261122
+TRUTH_SHARE = 0.42
+"""Share of the compound formulas kept for the truth part."""
+LARGEST_TRUTH_CELL = 5
+LARGEST_CELL = 8
+CONTRACTION = 0.93
+"""Alloys of these elements are denser than the elements: the first guess of a volume is scaled by this."""
+RELAX = RelaxSettings(fmax=0.05, max_steps=15)
+SMALL_CELL = 4
+"""Up to this many atoms a label is cheap enough to be drawn twice."""
+ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
+
+
+@dataclass(frozen=True)
+class Decoration:
+    """A prototype with elements on its sites."""
+
+    prototype: Prototype
+    elements: tuple[str, ...]
+
+    def atoms(self, scale: float = CONTRACTION) -> Atoms:
+        """The crystal at `scale` times the sum of the elements' volumes."""
+        unit = self.prototype.decorate(self.elements, 1.0)
+        return self.prototype.decorate(self.elements, scale * guess_volume(unit.get_chemical_symbols()))
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return reduced_formula(self.atoms().numbers)
+
+
+def _rank(text: str) -> int:
+    """A number that is random but the same everywhere."""
+    return int.from_bytes(hashlib.sha256(f"{SEED}/{text}".encode()).digest()[:8], "big")
+
+
+def compounds() -> list[Decoration]:
+    """Every distinct decoration of a compound prototype with at most `LARGEST_CELL` atoms."""
+    found: dict[object, Decoration] = {}
+    for prototype in PROTOTYPES.values():
+        if len(prototype.labels) == 1 or len(prototype.sites) > LARGEST_CELL:
+            continue
+        for elements in decorations(prototype, ELEMENTS):
+            decoration = Decoration(prototype, elements)
+            found.setdefault(fingerprint(decoration.atoms(1.0)), decoration)
+    return list(found.values())
+
+
+def truth_formulas(pool: list[Decoration]) -> frozenset[str]:
+    """Formulas whose structures are kept for the truth part."""
+    formulas = sorted({decoration.formula for decoration in pool}, key=_rank)
+    return frozenset(formulas[: round(TRUTH_SHARE * len(formulas))])
+
+
+def _dealt(pool: list[Decoration], most: int) -> list[Decoration]:
+    """At most `most` decorations, dealt round by round over the formulas, smaller cells first within a formula."""
+    by_formula: dict[str, list[Decoration]] = {}
+    for decoration in sorted(pool, key=lambda d: (len(d.prototype.sites) > 4, _rank(d.prototype.name + d.formula))):
+        by_formula.setdefault(decoration.formula, []).append(decoration)
+    rounds = max(len(group) for group in by_formula.values())
+    dealt = [group[turn] for turn in range(rounds) for group in by_formula.values() if turn < len(group)]
+    return dealt[:most]
+
+
+def truth_jobs(pool: list[Decoration], most: int = 116) -> list[LabelJob]:
+    """Relaxations of decorations whose formula occurs nowhere in the training part."""
+    hidden = truth_formulas(pool)
+    chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
+    return [_job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in _dealt(chosen, most)]
+
+
+def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
+    """Elements, relaxations of compounds, and strained and rattled cells around them."""
+    hidden = truth_formulas(pool)
+    visible = [d for d in pool if d.formula not in hidden]
+    relaxed = _dealt([d for d in visible if len(d.prototype.sites) <= LARGEST_TRUTH_CELL], 130)
+    rattled = _dealt(visible, 190)
+    return [*_element_jobs(), *_relax_jobs(relaxed), *_rattled_jobs(rattled)]
+
+
+def _job(atoms: Atoms, kind: str, group: str, config_type: str) -> LabelJob:
+    return LabelJob.of(atoms, "relax" if kind == "relax" else "static", group, config_type)
+
+
+def _element_jobs() -> Iterator[LabelJob]:
+    for prototype in ELEMENTAL:
+        for element in ELEMENTS:
+            decoration = Decoration(prototype, (element,))
+            group = f"{element}-{prototype.name}"
+            yield _job(decoration.atoms(1.0), "relax", group, f"element-{prototype.name}")
+            for scale in ELEMENT_SCALES:
+                yield _job(decoration.atoms(scale), "static", group, f"element-{prototype.name}-strained")
+            if prototype.name != "sc":
+                supercell = decoration.atoms().repeat((1, 1, 2))
+                yield _job(_rattled(supercell, f"{group}"), "static", group, f"element-{prototype.name}-rattled")
+
+
+def _relax_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
+    for decoration in chosen:
+        yield _job(decoration.atoms(), "relax", decoration.formula, f"compound-{decoration.prototype.name}")
+
+
+def _rattled_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
+    for decoration in chosen:
+        name = f"{decoration.prototype.name}-{'-'.join(decoration.elements)}"
+        turns = 2 if len(decoration.prototype.sites) <= SMALL_CELL else 1
+        for turn in range(turns):
+            atoms = _rattled(decoration.atoms(), f"{name}-{turn}")
+            yield _job(atoms, "static", decoration.formula, f"rattled-{decoration.prototype.name}")
+
+
+def _rattled(atoms: Atoms, name: str) -> Atoms:
+    """A copy with a random volume (±12 %), strain (σ 3 %) and displacements (σ 0.03 to 0.15 Å)."""
+    random = np.random.default_rng(_rank(name))
+    strain = random.normal(0.0, 0.03, (3, 3))
+    stretch = (1 + random.uniform(-0.12, 0.12)) ** (1 / 3)
+    copy = atoms.copy()
+    copy.set_cell(copy.cell[:] @ (np.eye(3) + 0.5 * (strain + strain.T)) * stretch, scale_atoms=True)
+    copy.positions += random.normal(0.0, random.uniform(0.03, 0.15), copy.positions.shape)
+    return copy
+
+
+def plan() -> tuple[list[LabelJob], list[LabelJob]]:
+    """Training jobs and truth jobs, each in an order whose every beginning is a fair sample."""
+    pool = compounds()
+    training = sorted(training_jobs(pool), key=lambda job: _rank(job.job_id))
+    truth = sorted(truth_jobs(pool), key=lambda job: _rank(job.job_id))
+    return training, truth

@@ -1,0 +1,44 @@
+"""The `sluice` command. Verbs import what is heavy inside themselves, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.settings import apply_quiet_defaults
+
+app = typer.Typer(
+    name="sluice",
+    help="Atomistic data in, DFT shortlists out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gnn import __version__
+
+        typer.echo(f"sluice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set what every verb needs."""
+    apply_quiet_defaults()
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

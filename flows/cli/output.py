@@ -1,0 +1,126 @@
+"""How verbs speak: results on stdout, progress on stderr, errors in one line with an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from gnn.errors import InputError, SluiceError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a configuration value.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen and do nothing.")]
+
+USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
+
+
+def say(text: str) -> None:
+    """Progress and remarks, on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def show(result: BaseModel, as_json: bool, describe: Callable[[Any], None]) -> None:
+    """Print `result` as JSON, or let `describe` print it for people."""
+    if as_json:
+        sys.stdout.write(result.model_dump_json() + "\n")
+        sys.stdout.flush()
+    else:
+        describe(result)
+
+
+def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
+    """Print a table on stdout; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(grid)
+
+
+def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors into one line on stderr and the right exit code; Ctrl-C into 130."""
+
+    @wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return verb(*args, **kwargs)
+        except InputError as error:
+            say(f"error: {one_line(error)}")
+            raise typer.Exit(USER_ERROR) from None
+        except SluiceError as error:
+            say(f"failed: {one_line(error)}")
+            raise typer.Exit(OUR_ERROR) from None
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on from here")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def overrides(assignments: list[str] | None) -> dict[str, Any]:
+    """`a.b=c` assignments as nested dictionaries; values are read as TOML, else taken as text.
+
+    Raises:
+        InputError: an assignment has no `=`.
+    """
+    nested: dict[str, Any] = {}
+    for assignment in assignments or []:
+        path, separator, text = assignment.partition("=")
+        if not separator or not path:
+            raise InputError(f"--set {assignment!r} is not of the form a.b=c")
+        *parents, leaf = path.strip().split(".")
+        target = nested
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = toml_value(text.strip())
+    return nested
+
+
+def toml_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, table by table."""
+    result = dict(base)
+    for key, value in changes.items():
+        both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both_tables else value
+    return result
+
+
+@contextmanager
+def terminating_like_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that a batch system's stop leaves resumable state too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,231 @@
+"""What each verb prints with `--json`: typed models, changed only with their schema version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Result(BaseModel):
+    """The base of all results."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+
+
+class IngestResult(Result):
+    """`sluice ingest`. rows_in = kept + duplicates + quarantined; unreadable files are counted beside."""
+
+    dataset: str
+    version: int | None = Field(description="Delta version of the table after this run; null if nothing was ever kept")
+    content_digest: str | None
+    theories: list[str]
+    files: int
+    files_failed: int
+    file_errors: dict[str, str] = Field(description="file -> why it could not be read")
+    rows_in: int
+    kept: int
+    duplicates: int
+    quarantined: int
+    reasons: dict[str, int]
+
+
+class DatasetRow(Result):
+    """One data set of the lake."""
+
+    dataset: str
+    version: int
+    rows: int
+    quarantined: int
+    theories: list[str]
+    elements: list[str]
+    content_digest: str
+
+
+class LakeResult(Result):
+    """`sluice lake ls` and `show`."""
+
+    datasets: list[DatasetRow]
+
+
+class PreprocessResult(Result):
+    """`sluice preprocess`. rows_in = structures + reference_rows + dropped."""
+
+    graph_set: str
+    graph_set_id: str
+    cutoff: float
+    rows_in: int
+    structures: int
+    reference_rows: int
+    dropped: dict[str, int]
+    splits: dict[str, int]
+    shards: int
+    shards_built: int
+    shards_reused: int
+    edges: int
+    wall_s: float
+
+
+class TrainResult(Result):
+    """`sluice train`."""
+
+    model: str | None = Field(description="registered name")
+    model_version: str | None
+    checkpoint: str
+    sha256: str
+    run_id: str | None
+    graph_set_id: str
+    epochs: int
+    steps: int
+    metrics: dict[str, Any]
+    cpu_s: float
+    wall_s: float
+
+
+class PropertyErrors(Result):
+    """Errors of one property."""
+
+    unit: str
+    n: int
+    mae: float
+    rmse: float
+
+
+class GroupErrors(Result):
+    """Errors of one theory or of the structures that contain one element."""
+
+    n_structures: int
+    energy_mae_mev_per_atom: float | None = None
+    energy_rmse_mev_per_atom: float | None = None
+    force_mae_mev_per_angstrom: float | None = None
+    force_rmse_mev_per_angstrom: float | None = None
+    stress_mae_gpa: float | None = None
+
+
+class EvaluateResult(Result):
+    """`sluice evaluate`."""
+
+    model: str
+    data: str
+    n_structures: int
+    n_atoms: int
+    energy_mae_mev_per_atom: float | None
+    energy_rmse_mev_per_atom: float | None
+    energy_rmse_mev: float | None = Field(description="per structure")
+    force_mae_mev_per_angstrom: float | None
+    force_rmse_mev_per_angstrom: float | None
+    stress_mae_gpa: float | None
+    properties: dict[str, PropertyErrors]
+    by_theory: dict[str, GroupErrors]
+    by_element: dict[str, GroupErrors]
+    skipped: dict[str, int] = Field(default_factory=dict, description="reason -> structures that were not evaluated")
+
+
+class ModelRow(Result):
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    aliases: list[str]
+    sha256: str | None
+    metrics: dict[str, float]
+    created: str
+
+
+class ModelsResult(Result):
+    """`sluice models ls` and `show`."""
+
+    models: list[ModelRow]
+
+
+class RelaxResult(Result):
+    """`sluice relax`."""
+
+    model: str
+    n_structures: int
+    converged: int
+    failed: int
+    output: str
+    wall_s: float
+
+
+class FunnelStage(Result):
+    """One stage of a campaign: n_in = n_out + the sum of rejected."""
+
+    stage: str
+    n_in: int
+    n_out: int
+    rejected: dict[str, int]
+
+
+class ShardCounts(Result):
+    """How many shards there are, and how they stand."""
+
+    total: int
+    done: int
+    failed: int
+
+
+class CampaignResult(Result):
+    """`sluice screen`, `campaigns show`, `rerun`."""
+
+    campaign: str
+    state: str
+    n_candidates: int
+    funnel: list[FunnelStage]
+    n_shortlist: int
+    model: str
+    model_version: str | None
+    model_sha256: str
+    lake_versions: dict[str, int]
+    shards: ShardCounts
+    cost: dict[str, float]
+    paths: dict[str, str]
+
+
+class CampaignsResult(Result):
+    """`sluice campaigns ls`."""
+
+    campaigns: list[CampaignResult]
+
+
+class ShardResult(Result):
+    """`sluice shard`."""
+
+    campaign: str
+    shard: int
+    structures: int
+    computed: int
+    reused: int
+    failed: int
+    path: str
+
+
+class LabelResult(Result):
+    """`sluice label`. jobs = done + failed."""
+
+    engine: str
+    theory: str
+    jobs: int
+    done: int
+    failed: int
+    reused: int
+    frames: int
+    reasons: dict[str, int]
+    cpu_s: float
+    dataset: str | None
+    version: int | None
+
+
+class DemoResult(Result):
+    """`sluice demo`."""
+
+    seconds: dict[str, float]
+    ingest: IngestResult
+    train: TrainResult
+    evaluate: EvaluateResult
+    campaign: CampaignResult
+    truth: dict[str, Any]
+    report: str

@@ -1,0 +1,88 @@
+"""Where things lie: the home of all that Sluice makes, and the settings that the environment may change."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MARKER = "sluice.toml"
+QUIET_DEFAULTS = {
+    # nothing phones home: MLflow takes only the word "true"
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # the first flow without a server starts one, which takes longer than Prefect's default allows
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def apply_quiet_defaults() -> None:
+    """Set `QUIET_DEFAULTS` where the user has set nothing else; before Prefect or MLflow is imported."""
+    for name, value in QUIET_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds datasets/ and mlruns/."""
+
+    root: Path
+
+    @property
+    def lake(self) -> Path:
+        """Delta tables, one a data set."""
+        return self.root / "datasets" / "lake"
+
+    @property
+    def graphs(self) -> Path:
+        """Graph shards and graph sets."""
+        return self.root / "datasets" / "graphs"
+
+    @property
+    def campaigns(self) -> Path:
+        """Screening campaigns."""
+        return self.root / "datasets" / "campaigns"
+
+    @property
+    def labels(self) -> Path:
+        """Journals of labelling."""
+        return self.root / "datasets" / "labels"
+
+    @property
+    def models(self) -> Path:
+        """Checkpoint folders and the state of trainings."""
+        return self.root / "datasets" / "models"
+
+    @property
+    def cards(self) -> Path:
+        """The user's data-set cards."""
+        return self.root / "datasets" / "cards"
+
+    @property
+    def mlruns(self) -> Path:
+        """MLflow's embedded store."""
+        return self.root / "mlruns"
+
+    def relative(self, path: Path) -> str:
+        """`path` relative to the home, as manifests hold it; absolute where it lies elsewhere."""
+        resolved = path.resolve()
+        root = self.root.resolve()
+        return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else str(resolved)
+
+    def absolute(self, path: str) -> Path:
+        """The path that `relative` gave."""
+        return self.root / path
+
+
+def find_home(start: Path | None = None) -> Home:
+    """The home: SLUICE_HOME, else the nearest parent with a sluice.toml, else the current folder."""
+    if configured := os.environ.get("SLUICE_HOME"):
+        return Home(Path(configured).expanduser())
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / MARKER).is_file():
+            return Home(folder)
+    return Home(here)

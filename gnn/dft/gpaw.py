@@ -1,0 +1,111 @@
+"""GPAW as the engine that really runs: one serial worker process a core, one structure at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import selectors
+import subprocess
+import sys
+from typing import Any, Literal
+
+from ase import Atoms
+from pydantic import BaseModel, ConfigDict, Field
+
+from gnn.dft.engine import Frame, JobKind, Labelled, LabelError, RelaxSettings
+from gnn.errors import InputError
+
+Smearing = Literal["fermi-dirac", "marzari-vanderbilt"]
+SMEARING_KEYS: dict[Smearing, str] = {"fermi-dirac": "fd", "marzari-vanderbilt": "mv"}
+
+
+class GpawSettings(BaseModel):
+    """Settings that make one level of theory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    xc: str = Field("PBE", description="exchange-correlation functional")
+    cutoff_ev: float = Field(600.0, gt=0, description="plane-wave cutoff, eV")
+    k_density: float = Field(
+        2.8, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
+    )
+    smearing: Smearing = Field("marzari-vanderbilt", description="occupation function")
+    smearing_ev: float = Field(0.5, gt=0, description="width of the occupation function, eV")
+
+    @property
+    def theory(self) -> str:
+        """The theory key that these settings mean."""
+        width = f"{SMEARING_KEYS[self.smearing]}{self.smearing_ev:g}"
+        return f"{self.xc.lower()}/gpaw-pw{self.cutoff_ev:g}-k{self.k_density:g}-{width}"
+
+
+class GpawEngine:
+    """Labels with GPAW in one worker process that is started when needed and replaced when it dies."""
+
+    name = "gpaw"
+
+    def __init__(self, settings: GpawSettings | None = None, timeout_s: float = 3600.0) -> None:
+        if importlib.util.find_spec("gpaw") is None:
+            raise InputError(
+                "engine 'gpaw' is not installed here; on Debian: apt-get install libxc-dev libopenblas-dev, "
+                "then CC=g++ pip install 'sluice-materials[dft]'"
+            )
+        self.settings = settings or GpawSettings()
+        self.theory = self.settings.theory
+        self.timeout_s = timeout_s
+        self._worker: subprocess.Popen[str] | None = None
+
+    def run(self, atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
+        """Label `atoms`; see `Engine.run`. A worker that dies or outlasts `timeout_s` costs its structure only."""
+        worker = self._running_worker()
+        job = {
+            "numbers": atoms.numbers.tolist(),
+            "positions": atoms.positions.tolist(),
+            "cell": atoms.cell[:].tolist(),
+            "pbc": atoms.pbc.tolist(),
+            "kind": kind,
+            "fmax": relax.fmax,
+            "max_steps": relax.max_steps,
+            "settings": self.settings.model_dump(),
+        }
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+        answer = self._answer(worker)
+        if "error" in answer:
+            raise LabelError(answer["error"])
+        frames = tuple(Frame.from_json(frame) for frame in answer["frames"])
+        return Labelled(frames=frames, converged=answer["converged"], cpu_s=answer["cpu_s"])
+
+    def _running_worker(self) -> subprocess.Popen[str]:
+        if self._worker is None or self._worker.poll() is not None:
+            self._worker = subprocess.Popen(  # noqa: S603 (our own module by our own interpreter)
+                [sys.executable, "-m", "gnn.dft.gpaw_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        return self._worker
+
+    def _answer(self, worker: subprocess.Popen[str]) -> dict[str, Any]:
+        assert worker.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker.stdout, selectors.EVENT_READ)
+            if not selector.select(self.timeout_s):
+                self.close()
+                raise LabelError(f"no answer from GPAW within {self.timeout_s:g} s")
+        line = worker.stdout.readline()
+        if not line:
+            code = worker.wait()
+            raise LabelError(f"the GPAW process died (exit status {code})")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Stop the worker process."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.wait()
+            self._worker = None

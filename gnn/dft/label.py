@@ -1,0 +1,215 @@
+"""Labelling many structures: resumable, one journal line a job, failures kept with their reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from pydantic import BaseModel, ConfigDict
+
+from gnn.dft.engine import Engine, Frame, JobKind, LabelError, RelaxSettings
+from gnn.files import Journal, digest, locked
+from gnn.structures.record import Record, Source
+
+JOURNAL_VERSION = 1
+
+
+class LabelJob(BaseModel):
+    """One structure to label and what to call the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    numbers: list[int]
+    positions: list[list[float]]
+    cell: list[list[float]]
+    pbc: list[bool]
+    kind: JobKind = "static"
+    group: str | None = None
+    config_type: str | None = None
+
+    @property
+    def job_id(self) -> str:
+        """Digest of what is to be computed; names and groups do not enter."""
+        return digest(
+            {
+                "numbers": self.numbers,
+                "positions": np.round(self.positions, 6).tolist(),
+                "cell": np.round(self.cell, 6).tolist(),
+                "pbc": self.pbc,
+                "kind": self.kind,
+            }
+        )
+
+    def atoms(self) -> Atoms:
+        """The structure as ASE Atoms."""
+        return Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+
+    @classmethod
+    def of(cls, atoms: Atoms, kind: JobKind, group: str | None, config_type: str | None) -> LabelJob:
+        """A job for ASE Atoms."""
+        return cls(
+            numbers=atoms.numbers.tolist(),
+            positions=np.round(atoms.positions, 8).tolist(),
+            cell=np.round(atoms.cell[:], 8).tolist(),
+            pbc=atoms.pbc.tolist(),
+            kind=kind,
+            group=group,
+            config_type=config_type,
+        )
+
+
+class LabelSummary(BaseModel):
+    """Counts of a labelling: every job is done, failed or still to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n_jobs: int
+    done: int
+    failed: int
+    reused: int
+    frames: int
+    reasons: dict[str, int]
+    cpu_s: float
+    journal: str
+    theory: str
+
+
+Status = Literal["done", "failed"]
+
+
+def label_journal(path: Path, engine_name: str, theory: str) -> Journal:
+    """The journal of one engine at one level of theory."""
+    return Journal(path, {"journal": "label", "version": JOURNAL_VERSION, "engine": engine_name, "theory": theory})
+
+
+def label(
+    jobs: Sequence[LabelJob],
+    make_engine: Callable[[], Engine],
+    journal_path: Path,
+    relax: RelaxSettings,
+    workers: int = 1,
+    on_result: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> LabelSummary:
+    """Run every job that the journal does not hold yet, `workers` at a time, and count all.
+
+    A killed run continues from its journal; a job recorded as failed is not tried again (delete the journal's line to
+    do so). Each worker thread holds one engine.
+    """
+    engines = [make_engine() for _ in range(workers)]
+    journal = label_journal(journal_path, engines[0].name, engines[0].theory)
+    try:
+        with locked(journal_path.with_suffix(".lock"), f"labelling journal {journal_path}"):
+            known = {record["job_id"] for record in journal.read()}
+            todo = _unique([job for job in jobs if job.job_id not in known])
+            with journal.appending() as append:
+                for record in _run_all(todo, engines, relax):
+                    append(record)
+                    on_result(record)
+            return summarise(jobs, journal, reused=len(known & {job.job_id for job in jobs}))
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+def _unique(jobs: Iterable[LabelJob]) -> list[LabelJob]:
+    return list({job.job_id: job for job in jobs}.values())
+
+
+def _run_all(jobs: Sequence[LabelJob], engines: Sequence[Engine], relax: RelaxSettings) -> Iterable[dict[str, Any]]:
+    free: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        free.put(engine)
+
+    def run(job: LabelJob) -> dict[str, Any]:
+        engine = free.get()
+        try:
+            return run_one(job, engine, relax)
+        finally:
+            free.put(engine)
+
+    with ThreadPoolExecutor(len(engines)) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def run_one(job: LabelJob, engine: Engine, relax: RelaxSettings) -> dict[str, Any]:
+    """The journal record of one job: its frames, or the reason there are none."""
+    record: dict[str, Any] = {"job_id": job.job_id, "job": job.model_dump()}
+    try:
+        labelled = engine.run(job.atoms(), job.kind, relax)
+    except LabelError as error:
+        return {**record, "status": "failed", "reason": str(error)}
+    frames = [frame.to_json() for frame in labelled.frames]
+    return {**record, "status": "done", "converged": labelled.converged, "cpu_s": labelled.cpu_s, "frames": frames}
+
+
+def summarise(jobs: Sequence[LabelJob], journal: Journal, reused: int) -> LabelSummary:
+    """Count what the journal holds of `jobs`."""
+    wanted = {job.job_id for job in jobs}
+    records = [record for record in journal.read() if record["job_id"] in wanted]
+    done = [record for record in records if record["status"] == "done"]
+    reasons: dict[str, int] = {}
+    for record in records:
+        if record["status"] == "failed":
+            reasons[record["reason"]] = reasons.get(record["reason"], 0) + 1
+    return LabelSummary(
+        n_jobs=len(wanted),
+        done=len(done),
+        failed=len(records) - len(done),
+        reused=reused,
+        frames=sum(len(record["frames"]) for record in done),
+        reasons=reasons,
+        cpu_s=sum(record["cpu_s"] for record in done),
+        journal=str(journal.path),
+        theory=journal.header["theory"],
+    )
+
+
+def journal_records(journal: Journal, dataset: str) -> list[Record]:
+    """Every labelled frame of a journal as a record of `dataset`; the steps of a relaxation carry its config_type.
+
+    The last frame of a converged relaxation gets the config_type suffix `-relaxed`, others of it `-relaxing`.
+    """
+    records = []
+    for row, entry in enumerate(journal.read()):
+        if entry["status"] == "done":
+            records.extend(_entry_records(entry, dataset, str(journal.header["theory"]), row, journal.path))
+    return records
+
+
+def _entry_records(entry: dict[str, Any], dataset: str, theory: str, row: int, path: Path) -> list[Record]:
+    job = LabelJob(**entry["job"])
+    last = len(entry["frames"]) - 1
+    records = []
+    for step, frame in enumerate(map(Frame.from_json, entry["frames"])):
+        config_type = job.config_type or "labelled"
+        if job.kind == "relax":
+            config_type += "-relaxed" if entry["converged"] and step == last else "-relaxing"
+        records.append(
+            Record(
+                dataset=dataset,
+                theory=theory,
+                numbers=np.array(job.numbers, dtype=np.int64),
+                positions=frame.positions,
+                cell=frame.cell,
+                pbc=np.array(job.pbc, dtype=bool),
+                energy=frame.energy,
+                free_energy=frame.free_energy,
+                forces=frame.forces,
+                stress=frame.stress,
+                config_type=config_type,
+                group=job.group,
+                source=Source(file=path.name, row=row, sha256=entry["job_id"]),
+            )
+        )
+    return records

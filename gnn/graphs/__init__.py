@@ -1,0 +1,1 @@
+"""Graphs: neighbour lists, shards of graphs on disk, graph sets and batches."""

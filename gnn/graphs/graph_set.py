@@ -1,0 +1,114 @@
+"""A graph set: the manifest that lists graph shards, splits, statistics and reference energies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gnn.errors import InputError
+from gnn.files import write_text
+from gnn.structures.properties import PropertySpec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "graph_set.json"
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardInfo(_Model):
+    """One file of graphs; `path` is relative to the graph folder."""
+
+    path: str
+    sha256: str
+    n_graphs: int
+    n_atoms: int
+    n_edges: int
+
+
+class TheoryReferences(_Model):
+    """Reference energy (eV) of each element at one level of theory, and where it comes from."""
+
+    energies: dict[str, float]
+    source: dict[str, Literal["isolated", "fitted"]]
+
+
+class PropertyStatistics(_Model):
+    """Mean and standard deviation of a property over the training split, in its unit (per atom where extensive)."""
+
+    n: int
+    mean: float
+    std: float
+
+
+class Statistics(_Model):
+    """Statistics of the training split.
+
+    energy_rms: eV/atom, after the references are subtracted; force_rms: eV/Å; stress_rms: eV/Å³.
+    """
+
+    n_structures: int
+    n_atoms: int
+    n_edges: int
+    mean_neighbours: float
+    energy_rms: float | None
+    force_rms: float | None
+    stress_rms: float | None
+    properties: dict[str, PropertyStatistics] = Field(default_factory=dict)
+
+
+class LakeInput(_Model):
+    """A data set that went in: table version, content digest, licence."""
+
+    dataset: str
+    version: int
+    content_digest: str
+    licence: str | None = None
+
+
+class GraphSet(_Model):
+    """The manifest. rows_in = sum of splits + references + sum of dropped."""
+
+    schema_version: int = SCHEMA_VERSION
+    graph_set_id: str
+    builder_version: int
+    cutoff: float
+    inputs: list[LakeInput]
+    theories: list[str]
+    elements: list[str]
+    properties: dict[str, PropertySpec] = Field(default_factory=dict)
+    shards: list[ShardInfo]
+    split_seed: int
+    split_counts: dict[Split, int]
+    splits_path: str
+    statistics: Statistics
+    references: dict[str, TheoryReferences]
+    rows_in: int
+    reference_rows: int
+    dropped: dict[str, int]
+
+    def write(self, folder: Path) -> Path:
+        """Write the manifest into `folder`."""
+        return write_text(folder / MANIFEST_NAME, self.model_dump_json(indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> GraphSet:
+        """Read the manifest of `folder`.
+
+        Raises:
+            InputError: there is none, or it is of another schema version.
+        """
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise InputError(f"no graph set in {folder}: {MANIFEST_NAME} is missing; run `sluice preprocess` first")
+        graph_set = cls.model_validate_json(path.read_text())
+        if graph_set.schema_version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {graph_set.schema_version}, this code reads {SCHEMA_VERSION}; preprocess again"
+            )
+        return graph_set

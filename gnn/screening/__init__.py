@@ -1,0 +1,1 @@
+"""Screening: candidates, filters, hulls, selection, campaigns and their report."""

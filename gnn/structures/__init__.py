@@ -1,0 +1,1 @@
+"""Structures: the record and its schema, units, checks, cards and the readers of each file format."""
