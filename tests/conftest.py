@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.settings import Home, apply_quiet_defaults
+
+apply_quiet_defaults()
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real DFT data sets; tests that need it skip where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data sets are not here")
+    return REAL_DATA
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty home in a temporary folder."""
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    return Home(tmp_path)
