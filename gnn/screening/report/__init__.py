@@ -1,0 +1,28 @@
+"""The report of a campaign: one HTML page that needs nothing beside itself.
+
+`write_report(folder, context)` draws what a `ReportContext` holds; whoever runs the campaign fills the context.
+"""
+
+from gnn.screening.report.context import (
+    CampaignFacts,
+    CostRow,
+    DftComparison,
+    FunnelRow,
+    HullEntry,
+    KnownCompound,
+    Parity,
+    Provenance,
+    ReportContext,
+)
+
+__all__ = [
+    "CampaignFacts",
+    "CostRow",
+    "DftComparison",
+    "FunnelRow",
+    "HullEntry",
+    "KnownCompound",
+    "Parity",
+    "Provenance",
+    "ReportContext",
+]
