@@ -70,7 +70,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class HullEntry:
-    """One entry of the reference hull: element -> atoms in the formula, formation energy (eV/atom) against the elements."""
+    """One entry of the reference hull; composition: element -> atoms; formation energy (eV/atom) against the elements."""
 
     name: str
     composition: Mapping[str, float]
@@ -154,8 +154,7 @@ class ReportContext:
 
     files: label -> path relative to the campaign folder, shown as links (candidates.parquet, dft/vasp, …).
 
-    Raises:
-        SluiceError: a column is missing.
+    A missing column raises SluiceError.
     """
 
     facts: CampaignFacts
