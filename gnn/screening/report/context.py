@@ -70,7 +70,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class HullEntry:
-    """One entry of the reference hull; composition: element -> atoms; formation energy (eV/atom) against the elements."""
+    """One entry of the reference hull. composition: element -> atoms; the energy (eV/atom) is against the elements."""
 
     name: str
     composition: Mapping[str, float]
