@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.build import niggli_reduce
 
 from gnn.dft.engine import RelaxSettings
 from gnn.dft.label import LabelJob
@@ -102,7 +103,10 @@ def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
 
 
 def _job(atoms: Atoms, kind: str, group: str, config_type: str) -> LabelJob:
-    return LabelJob.of(atoms, "relax" if kind == "relax" else "static", group, config_type)
+    compact = atoms.copy()
+    # a skewed primitive cell has far more k-points at the same density than the reduced cell of the same crystal
+    niggli_reduce(compact)
+    return LabelJob.of(compact, "relax" if kind == "relax" else "static", group, config_type)
 
 
 def _element_jobs() -> Iterator[LabelJob]:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.cli.output import merged, overrides, speaks_plainly, toml_value
+from gnn.errors import InputError, SluiceError
+
+
+def test_overrides_nest_and_read_toml() -> None:
+    assert overrides(["a.b=1", "a.c=[1, 2]", "d=text", "e=true", "f='x'"]) == {
+        "a": {"b": 1, "c": [1, 2]},
+        "d": "text",
+        "e": True,
+        "f": "x",
+    }
+
+
+def test_an_override_without_a_value_is_the_users_mistake() -> None:
+    with pytest.raises(InputError, match="a.b=c"):
+        overrides(["a.b"])
+
+
+def test_merged_lays_tables_over_tables() -> None:
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=4))
+def test_merging_nothing_changes_nothing(base: dict[str, int]) -> None:
+    assert merged(base, {}) == base
+    assert merged({}, base) == base
+
+
+def test_toml_value_takes_text_as_it_is() -> None:
+    assert toml_value("models:/x@champion") == "models:/x@champion"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError("bad\nvalue"), 2), (SluiceError("broke"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_errors_become_one_line_and_an_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @speaks_plainly
+    def verb() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as exit_:
+        verb()
+    assert exit_.value.exit_code == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_our_own_bugs_are_not_hidden() -> None:
+    @speaks_plainly
+    def verb() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        verb()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from flows.cli.main import app; "
+        "heavy = {'torch', 'prefect', 'mlflow', 'pymatgen', 'pandas', 'dask'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
