@@ -1,11 +1,11 @@
-"""ASE's effective-medium theory: not DFT, but an engine that answers at once (Al, Cu, Ag, Au, Ni, Pd, Pt, and light gases)."""
+"""ASE's effective-medium theory: no DFT, but an engine that answers at once (Al, Cu, Ag, Au, Ni, Pd, Pt, gases)."""
 
 from __future__ import annotations
 
 from ase import Atoms
 from ase.calculators.emt import EMT, parameters
 
-from gnn.dft.engine import JobKind, Labelled, LabelError, RelaxSettings
+from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings
 from gnn.dft.relaxation import run_job
 
 

@@ -69,7 +69,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class RelaxSettings:
-    """How an engine relaxes positions and cell: fmax in eV/Å, cell force by the same measure (ASE's FrechetCellFilter)."""
+    """How an engine relaxes positions and cell: fmax in eV/Å, also of the cell (as ASE's FrechetCellFilter has it)."""
 
     fmax: float = 0.03
     max_steps: int = 40

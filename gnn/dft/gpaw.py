@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -13,11 +14,19 @@ from typing import Any, Literal
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.dft.engine import Frame, JobKind, Labelled, LabelError, RelaxSettings
+from gnn.dft.engine import Frame, JobKind, LabelError, Labelled, RelaxSettings
 from gnn.errors import InputError
 
 Smearing = Literal["fermi-dirac", "marzari-vanderbilt"]
 SMEARING_KEYS: dict[Smearing, str] = {"fermi-dirac": "fd", "marzari-vanderbilt": "mv"}
+FUNCTIONALS: dict[str, str] = {xc.lower(): xc for xc in ("PBE", "LDA", "PBEsol", "RPBE", "revPBE")}
+"""Names in theory keys and what GPAW calls them."""
+
+THEORY_KEY = re.compile(
+    r"(?P<xc>[a-z]+)/gpaw-pw(?P<cutoff>{n})-k(?P<density>{n})-(?P<smearing>fd|mv)(?P<width>{n})".replace(
+        "{n}", r"\d+(?:\.\d+)?"
+    )
+)
 
 
 class GpawSettings(BaseModel):
@@ -25,19 +34,41 @@ class GpawSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    xc: str = Field("PBE", description="exchange-correlation functional")
-    cutoff_ev: float = Field(600.0, gt=0, description="plane-wave cutoff, eV")
+    xc: str = Field(default="PBE", description="exchange-correlation functional")
+    cutoff_ev: float = Field(default=600.0, gt=0, description="plane-wave cutoff, eV")
     k_density: float = Field(
-        2.8, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
+        default=2.8, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
     )
-    smearing: Smearing = Field("marzari-vanderbilt", description="occupation function")
-    smearing_ev: float = Field(0.5, gt=0, description="width of the occupation function, eV")
+    smearing: Smearing = Field(default="marzari-vanderbilt", description="occupation function")
+    smearing_ev: float = Field(default=0.5, gt=0, description="width of the occupation function, eV")
 
     @property
     def theory(self) -> str:
         """The theory key that these settings mean."""
         width = f"{SMEARING_KEYS[self.smearing]}{self.smearing_ev:g}"
         return f"{self.xc.lower()}/gpaw-pw{self.cutoff_ev:g}-k{self.k_density:g}-{width}"
+
+    @classmethod
+    def from_theory(cls, key: str) -> GpawSettings:
+        """The settings that a theory key such as `pbe/gpaw-pw600-k2.8-mv0.5` means: the inverse of `theory`.
+
+        Raises:
+            InputError: the key is not one of GPAW's.
+        """
+        match = THEORY_KEY.fullmatch(key)
+        if match is None or match["xc"] not in FUNCTIONALS:
+            raise InputError(
+                f"theory {key!r} is not a GPAW one; it must look like pbe/gpaw-pw600-k2.8-mv0.5 "
+                f"with a functional of {', '.join(FUNCTIONALS)}"
+            )
+        smearing_of = {short: name for name, short in SMEARING_KEYS.items()}
+        return cls(
+            xc=FUNCTIONALS[match["xc"]],
+            cutoff_ev=float(match["cutoff"]),
+            k_density=float(match["density"]),
+            smearing=smearing_of[match["smearing"]],
+            smearing_ev=float(match["width"]),
+        )
 
 
 class GpawEngine:
@@ -69,9 +100,7 @@ class GpawEngine:
             "max_steps": relax.max_steps,
             "settings": self.settings.model_dump(),
         }
-        assert worker.stdin is not None
-        worker.stdin.write(json.dumps(job) + "\n")
-        worker.stdin.flush()
+        self._ask(worker, job)
         answer = self._answer(worker)
         if "error" in answer:
             raise LabelError(answer["error"])
@@ -80,7 +109,7 @@ class GpawEngine:
 
     def _running_worker(self) -> subprocess.Popen[str]:
         if self._worker is None or self._worker.poll() is not None:
-            self._worker = subprocess.Popen(  # noqa: S603 (our own module by our own interpreter)
+            self._worker = subprocess.Popen(
                 [sys.executable, "-m", "gnn.dft.gpaw_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -88,6 +117,15 @@ class GpawEngine:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         return self._worker
+
+    @staticmethod
+    def _ask(worker: subprocess.Popen[str], job: dict[str, Any]) -> None:
+        assert worker.stdin is not None
+        try:
+            worker.stdin.write(json.dumps(job) + "\n")
+            worker.stdin.flush()
+        except BrokenPipeError:
+            raise LabelError(f"the GPAW process died (exit status {worker.wait()})") from None
 
     def _answer(self, worker: subprocess.Popen[str]) -> dict[str, Any]:
         assert worker.stdout is not None

@@ -1,0 +1,58 @@
+"""The engines that can be asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from gnn.dft.emt import EmtEngine
+from gnn.dft.engine import Engine
+from gnn.dft.gpaw import GpawEngine, GpawSettings
+from gnn.errors import InputError
+
+EngineMaker = Callable[[], Engine]
+TIMEOUT = "timeout_s"
+
+
+def make_engine(name: str, settings: Mapping[str, Any] | None = None) -> EngineMaker:
+    """A function that makes one engine a call (one a worker), all with the same settings.
+
+    `gpaw` takes the fields of `GpawSettings`, or `theory` (a theory key that fixes them all), and `timeout_s`; `emt`
+    takes nothing.
+
+    Raises:
+        InputError: no engine of that name, or a setting it does not know; the message lists the known ones.
+    """
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {name!r}; known: {', '.join(sorted(ENGINES))}")
+    return ENGINES[name](dict(settings or {}))
+
+
+def _gpaw(settings: dict[str, Any]) -> EngineMaker:
+    timeout_s = float(settings.pop(TIMEOUT, 3600.0))
+    parsed = _gpaw_settings(settings)
+    return lambda: GpawEngine(parsed, timeout_s)
+
+
+def _gpaw_settings(settings: dict[str, Any]) -> GpawSettings:
+    base = GpawSettings.from_theory(str(settings.pop("theory"))) if "theory" in settings else GpawSettings()
+    try:
+        return GpawSettings(**{**base.model_dump(), **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = ", ".join((*GpawSettings.model_fields, "theory", TIMEOUT))
+        raise InputError(
+            f"engine 'gpaw': setting {where}={first['input']!r}: {first['msg']}; it knows {known}"
+        ) from None
+
+
+def _emt(settings: dict[str, Any]) -> EngineMaker:
+    if settings:
+        raise InputError(f"engine 'emt' takes no settings, got {', '.join(sorted(settings))}")
+    return EmtEngine
+
+
+ENGINES: dict[str, Callable[[dict[str, Any]], EngineMaker]] = {"gpaw": _gpaw, "emt": _emt}
