@@ -1,0 +1,112 @@
+"""Where shards are computed: a Dask client on this machine or on a scheduler that already runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from gnn.errors import InputError, SluiceError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 10
+WORKER_CONFIG = {
+    "logging.distributed": "critical",  # a shard's failure is told by its outcome
+    "distributed.worker.daemon": False,  # engines inside a shard may start subprocesses
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+
+_open_clients: dict[str, Client] = {}
+_lock = Lock()
+
+
+@contextmanager
+def dask_client(cluster: str = "local", workers: int | None = None) -> Iterator[Client]:
+    """A Dask client; inside an open one of the same `cluster`, that one again, so that stages share the start-up.
+
+    `cluster` is "local" (processes on this machine, one thread each, on the loopback interface, without dashboard),
+    "threads" (everything inside this process: at once there, for tiny work and tests) or the address of a scheduler.
+    `workers` defaults to the cores this process may use.
+
+    Raises:
+        InputError: `cluster` is none of these, or no scheduler answers at the address.
+    """
+    if (shared := _open_clients.get(cluster)) is not None:
+        yield shared
+        return
+    client = _connect(cluster, workers)
+    with _lock:
+        _open_clients[cluster] = client
+    try:
+        yield client
+    finally:
+        with _lock:
+            _open_clients.pop(cluster, None)
+        _close(client)
+
+
+def _connect(cluster: str, workers: int | None) -> Client:
+    if workers is not None and workers < 1:
+        raise InputError(f"a cluster of {workers} workers cannot compute; give at least 1")
+    if cluster in ("local", "threads"):
+        return _local_client(cluster == "local", workers)
+    if ":" not in cluster:
+        raise InputError(
+            f"unknown cluster {cluster!r}: give local, threads or the address of a Dask scheduler as tcp://HOST:8786"
+        )
+    return _remote_client(cluster)
+
+
+def _local_client(processes: bool, workers: int | None) -> Client:
+    """A client that owns its cluster: processes with a nanny each, or one worker of several threads in this process."""
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    count = workers or CPU_COUNT
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    dask.config.set(WORKER_CONFIG)
+    local = LocalCluster(
+        n_workers=count if processes else 1,
+        threads_per_worker=1 if processes else count,
+        processes=processes,
+        host=LOOPBACK if processes else None,
+        dashboard_address=f"{LOOPBACK}:0",  # None would open port 8787 to the network
+        worker_dashboard_address=f"{LOOPBACK}:0",
+        silence_logs=logging.CRITICAL,
+    )
+    return Client(local)
+
+
+def _remote_client(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`, or use"
+            " --cluster local"
+        ) from error
+
+
+def _close(client: Client) -> None:
+    """Close the client, and the cluster if it is its own."""
+    cluster = client.cluster
+    try:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+    except (OSError, TimeoutError) as error:
+        raise SluiceError(f"the Dask cluster did not close: {error}") from error
+
+
+def slots(client: Client) -> int:
+    """How many shards the client's workers can compute at once; at least 1."""
+    return max(1, sum(client.nthreads().values()))
