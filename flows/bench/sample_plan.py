@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import spglib
 from ase import Atoms
 from ase.build import niggli_reduce
+from ase.calculators.calculator import kptdensity2monkhorstpack
 
-from gnn.dft.engine import RelaxSettings
+from gnn.dft.engine import JobKind, RelaxSettings
+from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
 from gnn.screening.fingerprint import fingerprint
 from gnn.screening.prototypes import ELEMENTAL, PROTOTYPES, Prototype, decorations
@@ -29,9 +32,13 @@ LARGEST_TRUTH_CELL = 5
 LARGEST_CELL = 8
 CONTRACTION = 0.93
 """Alloys of these elements are denser than the elements: the first guess of a volume is scaled by this."""
-RELAX = RelaxSettings(fmax=0.05, max_steps=15)
+RELAX = RelaxSettings(fmax=0.08, max_steps=10)
+"""The energy is flat here: 0.08 eV/Å of force means below 1 meV/atom above the minimum."""
 SMALL_CELL = 4
-"""Up to this many atoms a label is cheap enough to be drawn twice."""
+"""Up to this many atoms cells are relaxed, and rattled without symmetry, often."""
+COMPOUND_SCALES = (0.78, 0.86, 0.94, 1.03, 1.14)
+CHEAP = 80
+"""Atoms times irreducible k-points of a label that takes some eight seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 
 
@@ -51,6 +58,12 @@ class Decoration:
     def formula(self) -> str:
         """Reduced formula."""
         return reduced_formula(self.atoms().numbers)
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether its symmetry makes a label of it cheap."""
+        atoms = self.atoms()
+        return len(atoms) * _irreducible_k_points(atoms) <= CHEAP
 
 
 def _rank(text: str) -> int:
@@ -86,7 +99,7 @@ def _dealt(pool: list[Decoration], most: int) -> list[Decoration]:
     return dealt[:most]
 
 
-def truth_jobs(pool: list[Decoration], most: int = 116) -> list[LabelJob]:
+def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
     """Relaxations of decorations whose formula occurs nowhere in the training part."""
     hidden = truth_formulas(pool)
     chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
@@ -94,19 +107,31 @@ def truth_jobs(pool: list[Decoration], most: int = 116) -> list[LabelJob]:
 
 
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
-    """Elements, relaxations of compounds, and strained and rattled cells around them."""
+    """Elements, and around the visible compounds: volumes, relaxations, and strained and rattled cells."""
     hidden = truth_formulas(pool)
-    visible = [d for d in pool if d.formula not in hidden]
-    relaxed = _dealt([d for d in visible if len(d.prototype.sites) <= LARGEST_TRUTH_CELL], 130)
-    rattled = _dealt(visible, 190)
-    return [*_element_jobs(), *_relax_jobs(relaxed), *_rattled_jobs(rattled)]
+    visible = _dealt([d for d in pool if d.formula not in hidden], len(pool))
+    small = [d for d in visible if len(d.prototype.sites) <= SMALL_CELL]
+    return [
+        *_element_jobs(),
+        *_volume_jobs([d for d in visible if d.is_cheap][:80]),
+        *_relax_jobs(small[:50]),
+        *_distorted_jobs(visible[:110]),
+        *_rattled_jobs([*small[:70], *[d for d in visible if d not in small][:15]]),
+    ]
 
 
-def _job(atoms: Atoms, kind: str, group: str, config_type: str) -> LabelJob:
-    compact = atoms.copy()
-    # a skewed primitive cell has far more k-points at the same density than the reduced cell of the same crystal
-    niggli_reduce(compact)
-    return LabelJob.of(compact, "relax" if kind == "relax" else "static", group, config_type)
+def _job(atoms: Atoms, kind: JobKind, group: str, config_type: str) -> LabelJob:
+    """A job on whichever of the given and the reduced cell has fewer irreducible k-points."""
+    reduced = atoms.copy()
+    niggli_reduce(reduced)
+    return LabelJob.of(min(atoms, reduced, key=_irreducible_k_points), kind, group, config_type)
+
+
+def _irreducible_k_points(atoms: Atoms) -> int:
+    mesh = kptdensity2monkhorstpack(atoms, GpawSettings().k_density, even=True)
+    cell = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
+    mapping, _ = spglib.get_ir_reciprocal_mesh(mesh, cell, is_shift=[1, 1, 1], symprec=1e-4)
+    return len(np.unique(mapping))
 
 
 def _element_jobs() -> Iterator[LabelJob]:
@@ -119,7 +144,14 @@ def _element_jobs() -> Iterator[LabelJob]:
                 yield _job(decoration.atoms(scale), "static", group, f"element-{prototype.name}-strained")
             if prototype.name != "sc":
                 supercell = decoration.atoms().repeat((1, 1, 2))
-                yield _job(_rattled(supercell, f"{group}"), "static", group, f"element-{prototype.name}-rattled")
+                yield _job(_rattled(supercell, group), "static", group, f"element-{prototype.name}-rattled")
+
+
+def _volume_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
+    for decoration in chosen:
+        for scale in COMPOUND_SCALES:
+            name = f"volume-{decoration.prototype.name}"
+            yield _job(decoration.atoms(scale), "static", decoration.formula, name)
 
 
 def _relax_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
@@ -127,13 +159,30 @@ def _relax_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
         yield _job(decoration.atoms(), "relax", decoration.formula, f"compound-{decoration.prototype.name}")
 
 
+def _distorted_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
+    for decoration in chosen:
+        name = f"{decoration.prototype.name}-{'-'.join(decoration.elements)}"
+        atoms = _distorted(decoration.atoms(), name)
+        yield _job(atoms, "static", decoration.formula, f"distorted-{decoration.prototype.name}")
+
+
 def _rattled_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
     for decoration in chosen:
         name = f"{decoration.prototype.name}-{'-'.join(decoration.elements)}"
-        turns = 2 if len(decoration.prototype.sites) <= SMALL_CELL else 1
-        for turn in range(turns):
-            atoms = _rattled(decoration.atoms(), f"{name}-{turn}")
-            yield _job(atoms, "static", decoration.formula, f"rattled-{decoration.prototype.name}")
+        yield _job(
+            _rattled(decoration.atoms(), name), "static", decoration.formula, f"rattled-{decoration.prototype.name}"
+        )
+
+
+def _distorted(atoms: Atoms, name: str) -> Atoms:
+    """A copy stretched and with its atoms moved along z alone, so that mirror planes and cheap k-meshes survive."""
+    random = np.random.default_rng(_rank(f"distorted {name}"))
+    copy = atoms.copy()
+    across, along = random.normal(0.0, 0.04, 2)
+    stretch = (1 + random.uniform(-0.1, 0.1)) ** (1 / 3)
+    copy.set_cell(copy.cell[:] @ np.diag([1 + across, 1 + across, 1 + along]) * stretch, scale_atoms=True)
+    copy.positions[:, 2] += random.normal(0.0, random.uniform(0.05, 0.2), len(copy))
+    return copy
 
 
 def _rattled(atoms: Atoms, name: str) -> Atoms:

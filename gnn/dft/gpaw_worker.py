@@ -23,6 +23,7 @@ def calculator(settings: GpawSettings, periodic: bool, point_group: bool) -> Any
         kpts={"density": settings.k_density, "even": True} if periodic else (1, 1, 1),
         occupations={"name": settings.smearing, "width": settings.smearing_ev},
         symmetry={"point_group": point_group},
+        nbands="130%",  # more empty bands than the default converge in fewer iterations
         txt=None,
     )
 
