@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnn.errors import InputError
+from gnn.screening.truth import elemental_references, formation_energy, score, truth_cases
+from gnn.structures.record import Record, Source
+
+
+def record(numbers: list[int], energy: float, config_type: str = "x", job: str = "a", step: int = 0) -> Record:
+    positions = np.arange(3 * len(numbers), dtype=float).reshape(-1, 3) + 0.01 * step
+    return Record(
+        dataset="d",
+        theory="t",
+        numbers=np.array(numbers),
+        positions=positions,
+        cell=np.eye(3) * 5,
+        pbc=np.array([True] * 3),
+        energy=energy,
+        config_type=config_type,
+        source=Source("f", 0, job),
+    )
+
+
+def test_only_converged_relaxations_are_cases() -> None:
+    records = [
+        record([3], -1.0, "truth-fcc-relaxing", "a", 0),
+        record([3], -1.2, "truth-fcc-relaxed", "a", 1),
+        record([3], -1.0, "truth-bcc-relaxing", "b", 0),
+    ]
+    cases = truth_cases(records)
+    assert [(case.start.energy, case.end.energy) for case in cases] == [(-1.0, -1.2)]
+
+
+def test_references_are_the_lowest_elemental_energies_per_atom() -> None:
+    molecule = dataclasses.replace(record([3], -99.0), pbc=np.array([False] * 3))
+    references = elemental_references([record([3, 3], -4.0), record([3], -1.9), record([3, 12], -9.0), molecule])
+    assert references == {"Li": -2.0}
+
+
+def test_formation_energy_is_per_atom_and_names_what_is_missing() -> None:
+    assert formation_energy([3, 12], -4.0, {"Li": -1.0, "Mg": -2.0}) == pytest.approx(-0.5)
+    with pytest.raises(InputError, match="Mg"):
+        formation_energy([3, 12], -4.0, {"Li": -1.0})
+
+
+@given(st.lists(st.floats(-1, 1), min_size=10, max_size=60, unique=True))
+def test_the_truth_itself_scores_perfectly(values: list[float]) -> None:
+    true = np.array(values)
+    perfect = score(true, true)
+    assert perfect.spearman == pytest.approx(1.0)
+    assert perfect.best_decile_recall == 1.0
+    assert perfect.mae == 0.0
+    assert score(-true, true).spearman == pytest.approx(-1.0)
+
+
+def test_recall_counts_the_best_decile() -> None:
+    true = np.arange(20.0)
+    predicted = true.copy()
+    predicted[1] = 100.0
+    assert score(predicted, true).best_decile_recall == 0.5
