@@ -109,6 +109,7 @@ class GraphSet(_Model):
         graph_set = cls.model_validate_json(path.read_text())
         if graph_set.schema_version != SCHEMA_VERSION:
             raise InputError(
-                f"{path} has schema version {graph_set.schema_version}, this code reads {SCHEMA_VERSION}; preprocess again"
+                f"{path} has schema version {graph_set.schema_version}, this code reads {SCHEMA_VERSION};"
+                " preprocess again"
             )
         return graph_set
