@@ -1,0 +1,111 @@
+"""Real spherical harmonics as polynomials of unit vectors, with derivatives that are matrix products."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnn.models.config import MAX_DEGREE
+from gnn.models.constants import ExactConstants
+
+
+def _degrees(x: Tensor, y: Tensor, z: Tensor) -> list[list[Tensor]]:
+    """Homogeneous polynomials Y_lm, m = -l..l, 'component' normalised: the mean of Y_lm² over the sphere is 1."""
+    xx, yy, zz = x * x, y * y, z * z
+    rr = xx + yy + zz
+    xy, yz, xz, d = x * y, y * z, x * z, xx - yy
+    third = [
+        sqrt(35 / 8) * y * (3 * xx - yy),
+        sqrt(105) * xy * z,
+        sqrt(21 / 8) * y * (5 * zz - rr),
+        sqrt(7) / 2 * z * (5 * zz - 3 * rr),
+        sqrt(21 / 8) * x * (5 * zz - rr),
+        sqrt(105) / 2 * z * d,
+        sqrt(35 / 8) * x * (xx - 3 * yy),
+    ]
+    fourth = [
+        sqrt(315 / 4) * xy * d,
+        sqrt(315 / 8) * yz * (3 * xx - yy),
+        sqrt(45 / 4) * xy * (7 * zz - rr),
+        sqrt(45 / 8) * yz * (7 * zz - 3 * rr),
+        3 / 8 * (35 * zz * zz - 30 * zz * rr + 3 * rr * rr),
+        sqrt(45 / 8) * xz * (7 * zz - 3 * rr),
+        sqrt(45 / 16) * d * (7 * zz - rr),
+        sqrt(315 / 8) * xz * (xx - 3 * yy),
+        sqrt(315 / 64) * (xx * (xx - 3 * yy) - yy * (3 * xx - yy)),
+    ]
+    second = [sqrt(15) * xy, sqrt(15) * yz, sqrt(5) / 2 * (3 * zz - rr), sqrt(15) * xz, sqrt(15) / 2 * d]
+    return [[torch.ones_like(x)], [sqrt(3) * y, sqrt(3) * z, sqrt(3) * x], second, third, fourth]
+
+
+def solid_harmonics(vectors: Tensor, l_max: int) -> Tensor:
+    """Homogeneous harmonic polynomials of degree 0..l_max, ordered (l, m = -l..l); spherical harmonics on unit vectors.
+
+    'Component' normalisation: sum_m Y_lm(unit)² = 2l + 1. Shapes: (E, 3) -> (E, (l_max + 1)²).
+    """
+    x, y, z = vectors.unbind(1)
+    parts = [part for degree in _degrees(x, y, z)[: l_max + 1] for part in degree]
+    return torch.stack(parts, dim=1)
+
+
+@lru_cache
+def gradient_matrix(l_max: int) -> NDArray[np.float64]:
+    """D with dY_a/dr_k = sum_b Y_b D[b, a, k]: gradients of harmonic polynomials are those of one degree less.
+
+    Fitted on random points and rounded at 1e-12. Shape (n, n, 3), n = (l_max + 1)².
+    """
+    points = torch.tensor(np.random.default_rng(0).normal(size=(200, 3)), requires_grad=True)
+    values = solid_harmonics(points, l_max)
+    n = values.shape[1]
+    columns = [torch.autograd.grad(values[:, a].sum(), points, retain_graph=True)[0] if a else None for a in range(n)]
+    slopes = np.stack([np.zeros((200, 3)) if c is None else c.numpy() for c in columns], axis=1)
+    fit = np.linalg.lstsq(values.detach().numpy(), slopes.reshape(200, -1), rcond=None)[0]
+    fit[abs(fit) < 1e-10] = 0.0
+    return fit.reshape(n, n, 3)
+
+
+class _Harmonics(torch.autograd.Function):
+    """Y(v) with one stacked kernel forward; its derivative is Y times a constant matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, l_max: int, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors, gradient)
+        ctx.l_max = l_max
+        return solid_harmonics(vectors, l_max)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        vectors, gradient = ctx.saved_tensors
+        values = _Harmonics.apply(vectors, ctx.l_max, gradient)
+        slopes = (values @ gradient).view(vectors.shape[0], 3, -1)
+        return torch.bmm(slopes, grads[0].unsqueeze(2)).squeeze(2), None, None
+
+
+class SphericalHarmonics(ExactConstants):
+    """Real spherical harmonics of unit vectors to degree l_max.
+
+    Raises:
+        ValueError: l_max exceeds what is written out.
+    """
+
+    gradient: Tensor
+
+    def __init__(self, l_max: int) -> None:
+        super().__init__()
+        if not 0 <= l_max <= MAX_DEGREE:
+            raise ValueError(f"l_max is {l_max}, harmonics are written out for 0 to {MAX_DEGREE}")
+        self.l_max = l_max
+        n = (l_max + 1) ** 2
+        matrix = gradient_matrix(l_max).transpose(0, 2, 1).reshape(n, 3 * n)
+        self.constant("gradient", matrix)
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Shapes: (E, 3) -> (E, (l_max + 1)²)."""
+        out: Tensor = _Harmonics.apply(unit, self.l_max, self.gradient.to(unit.dtype))
+        return out

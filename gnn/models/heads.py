@@ -1,0 +1,61 @@
+"""Heads: numbers per atom from a network's invariant features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gnn.models.config import PropertyScale
+from gnn.models.linear import SILU_GAIN, Linear
+from gnn.structures.properties import PropertySpec
+
+
+class AtomReadout(nn.Module):
+    """A linear readout of every layer, and a perceptron on the last; one output a theory (or one in all)."""
+
+    def __init__(self, channels: int, layers: int, hidden: int, n_out: int) -> None:
+        super().__init__()
+        self.linear = nn.ModuleList(Linear(channels, n_out) for _ in range(layers - 1))
+        self.hidden = Linear(channels, hidden)
+        self.last = Linear(hidden, n_out, SILU_GAIN)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Shapes: features (N, C) a layer -> (N, n_out)."""
+        out: Tensor = self.last(functional.silu(self.hidden(features[-1])))
+        for readout, layer in zip(self.linear, features, strict=False):
+            out = out + readout(layer)
+        return out
+
+
+class EnergyHead(nn.Module):
+    """Energy of every atom in network units; the trunk is shared, each theory has its own readout."""
+
+    def __init__(self, channels: int, layers: int, hidden: int, n_theories: int) -> None:
+        super().__init__()
+        self.readout = AtomReadout(channels, layers, hidden, n_theories)
+        self.n_theories = n_theories
+
+    def forward(self, features: list[Tensor], theory: Tensor) -> Tensor:
+        """Shapes: features (N, C) a layer, theory of each atom (N,) -> (N,)."""
+        out = self.readout(features)
+        if self.n_theories == 1:
+            return out.squeeze(1)
+        return out.gather(1, theory.unsqueeze(1)).squeeze(1)
+
+
+class PropertyHead(nn.Module):
+    """A scalar property in its unit: mean + std · readout an atom; structures take the sum (extensive) or the mean."""
+
+    def __init__(self, channels: int, layers: int, hidden: int, spec: PropertySpec, scale: PropertyScale) -> None:
+        super().__init__()
+        self.readout = AtomReadout(channels, layers, hidden, 1)
+        self.spec, self.scale = spec, scale
+
+    def forward(self, features: list[Tensor], structure: Tensor, n_atoms: Tensor) -> Tensor:
+        """Shapes: features (N, C) a layer -> (B,) or, for an atomic property, (N,)."""
+        atom = self.readout(features).squeeze(1) * self.scale.std + self.scale.mean
+        if self.spec.level == "atom":
+            return atom
+        total = torch.zeros(n_atoms.shape[0], dtype=atom.dtype, device=atom.device).index_add(0, structure, atom)
+        return total if self.spec.extensive else total / n_atoms.to(atom.dtype)

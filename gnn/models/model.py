@@ -1,0 +1,140 @@
+"""A model: a network with its heads and reference energies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from gnn.errors import InputError
+from gnn.graphs.batch import Batch, edge_vectors
+from gnn.models.config import ModelConfig, PropertyScale
+from gnn.models.constants import ExactConstants
+from gnn.models.derivatives import derivatives
+from gnn.models.heads import EnergyHead, PropertyHead
+from gnn.models.network import FAMILIES
+from gnn.models.zbl import ZblRepulsion
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a batch of B structures with N atoms.
+
+    energy (B,) float64, total eV including reference energies; forces (N, 3) eV/Å; stress (B, 6) eV/Å³, Voigt
+    xx yy zz yz xz xy, positive = tension, zeros where a structure is not periodic in all directions;
+    properties[name] (B,) or (N,) in its unit; node_energy (N,) float64, each atom's share of `energy`.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    properties: dict[str, Tensor]
+    node_energy: Tensor
+
+
+class Model(ExactConstants):
+    """E = sum_i [E0(theory, z_i) + scale · ε_i], summed in float64; forces and stress are its derivatives."""
+
+    references: Tensor
+    element_index: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = FAMILIES[config.family](config)
+        sizes = (config.channels, config.layers, config.readout_hidden)
+        self.energy_head = EnergyHead(*sizes, len(config.theories))
+        self.property_heads = nn.ModuleDict(
+            {
+                name: PropertyHead(*sizes, spec, config.property_scales.get(name, PropertyScale()))
+                for name, spec in config.properties.items()
+            }
+        )
+        self.zbl = ZblRepulsion() if config.zbl else None
+        self.constant("references", _reference_table(config))
+        self.constant("element_index", _element_table(config))
+
+    def predict(self, batch: Batch, forces: bool = True, stress: bool = True, training: bool = False) -> Prediction:
+        """Energies and what was asked for. `training` keeps the graph, so that losses of forces can be differentiated.
+
+        Without `training` nothing that is returned carries a graph.
+
+        Raises:
+            InputError: an element or a theory that the model does not know.
+        """
+        elements = self._elements(batch)
+        slopes = forces or stress
+        with torch.set_grad_enabled(training or slopes):
+            vectors = edge_vectors(batch, batch.positions, batch.cell).detach().requires_grad_(slopes)
+            features = self.network(batch, vectors, elements)
+            node_energy = self._node_energy(batch, vectors, features, elements)
+            energy = _sum_by_structure(node_energy, batch)
+            properties = {
+                name: head(features, batch.structure, batch.n_atoms) for name, head in self.property_heads.items()
+            }
+        found = derivatives(energy, vectors, batch, forces=forces, stress=stress, training=training)
+        kept = partial(_kept, training=training)
+        return Prediction(
+            energy=kept(energy),
+            forces=found.forces,
+            stress=found.stress,
+            properties={name: kept(value) for name, value in properties.items()},
+            node_energy=kept(node_energy),
+        )
+
+    def _elements(self, batch: Batch) -> Tensor:
+        """Element indices of the atoms (N,), after a check of elements and theories with one wait for the device."""
+        elements = self.element_index.index_select(0, batch.numbers)
+        bounds = torch.stack([elements.min(), batch.theory.min(), batch.theory.max()]).tolist()
+        if bounds[0] < 0:
+            strangers = sorted({chemical_symbols[z] for z in batch.numbers[elements < 0].tolist()})
+            raise InputError(
+                f"the model does not know {', '.join(strangers)}; it was trained on {', '.join(self.config.elements)}"
+            )
+        if bounds[1] < 0 or bounds[2] >= len(self.config.theories):
+            raise InputError(
+                f"theory index {bounds[1] if bounds[1] < 0 else bounds[2]} is unknown; the model's theories are "
+                f"{', '.join(self.config.theories)} (0 to {len(self.config.theories) - 1})"
+            )
+        return elements
+
+    def _node_energy(self, batch: Batch, vectors: Tensor, features: list[Tensor], elements: Tensor) -> Tensor:
+        """Each atom's energy in eV, float64 (N,)."""
+        theory = batch.theory.index_select(0, batch.structure)
+        energy = self.energy_head(features, theory) * self.config.energy_scale
+        if self.zbl is not None:
+            distance = torch.linalg.vector_norm(vectors, dim=1)
+            energy = energy + self.zbl(batch.numbers, distance, batch.senders, batch.receivers)
+        return energy.double() + self.references[theory, elements]
+
+
+def _kept(value: Tensor, training: bool) -> Tensor:
+    return value if training else value.detach()
+
+
+def _sum_by_structure(node_energy: Tensor, batch: Batch) -> Tensor:
+    zeros = torch.zeros(batch.n_structures, dtype=torch.float64, device=node_energy.device)
+    return zeros.index_add(0, batch.structure, node_energy)
+
+
+def _reference_table(config: ModelConfig) -> Tensor:
+    """Reference energies (theories, elements) in eV, float64."""
+    rows = [[config.references.get(t, {}).get(e, 0.0) for e in config.elements] for t in config.theories]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _element_table(config: ModelConfig) -> Tensor:
+    """Index of each atomic number among the config's elements, -1 where it is unknown."""
+    table = torch.full((len(chemical_symbols) + 1,), -1, dtype=torch.int64)
+    table[config.numbers] = torch.arange(len(config.elements))
+    return table
+
+
+def build_model(config: ModelConfig, seed: int = 0) -> Model:
+    """A model with fresh float32 weights; the same seed gives the same weights, torch's own generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(config).float()

@@ -1,0 +1,94 @@
+"""Products of the density to correlation order 3: the pair, triplet and quadruplet operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gnn.models.constants import ExactConstants
+from gnn.models.product_plan import PairTerms, product_plan
+
+
+class BilinearTerms(ExactConstants):
+    """out = matrix @ (x[left] * y[right]), only the products that are not zero."""
+
+    left: Tensor
+    right: Tensor
+    matrix: Tensor
+
+    def __init__(self, terms: PairTerms) -> None:
+        super().__init__()
+        self.constant("left", terms.left)
+        self.constant("right", terms.right)
+        self.constant("matrix", terms.matrix)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Shapes: x (X, N, C), y (Y, N, C) -> (O, N, C)."""
+        products = x.index_select(0, self.left) * y.index_select(0, self.right)
+        return (self.matrix.to(x.dtype) @ products.flatten(1)).view(-1, *x.shape[1:])
+
+
+class ElementWeights(nn.Module):
+    """w_z = sum_k a_{z,k} v_k / sqrt(rank): one weight vector an element, at low rank."""
+
+    def __init__(self, n_elements: int, rank: int, size: int) -> None:
+        super().__init__()
+        self.rank = min(rank, n_elements)
+        self.element = nn.Parameter(torch.randn(n_elements, self.rank))
+        self.vector = nn.Parameter(torch.randn(self.rank, size))
+
+    def forward(self) -> Tensor:
+        """Shapes: -> (Z, n)."""
+        return self.element @ (self.vector / math.sqrt(self.rank))
+
+
+class ProductBasis(nn.Module):
+    """m[L] = sum over orders nu and couplings eta of w[z, nu, eta, c] · B[nu, eta, L], channel by channel.
+
+    B1 = A, B2 = CG(A, A), B3 = CG(B2, A), truncated to the density's degrees (Batatia et al., arXiv:2206.07697, eq. 10;
+    the recursion needs only rank-3 coefficients).
+    """
+
+    def __init__(
+        self, l_max: int, hidden_l_max: int, correlation: int, channels: int, n_elements: int, rank: int
+    ) -> None:
+        super().__init__()
+        self.plan = product_plan(l_max, hidden_l_max, correlation)
+        self.channels = channels
+        self.pairs = BilinearTerms(self.plan.pairs) if self.plan.pairs else None
+        self.triples = BilinearTerms(self.plan.triples) if self.plan.triples else None
+        self.weights = ElementWeights(n_elements, rank, self.plan.n_ways * channels)
+        counts = [sum(order[degree] for order in self.plan.ways) for degree in range(hidden_l_max + 1)]
+        self.norms = [1 / math.sqrt(count) for count in counts]
+
+    def forward(self, density: Tensor, elements: Tensor) -> list[Tensor]:
+        """Shapes: density (M, N, C) with M = (l_max + 1)², elements (N,) -> per degree L a tensor (2L + 1, N, C)."""
+        table = self.weights().view(-1, self.plan.n_ways, self.channels).transpose(0, 1)
+        weights = list(table.index_select(1, elements).split([n for order in self.plan.ways for n in order]))
+        rows = self._orders(density)
+        degrees = range(self.plan.hidden_l_max + 1)
+        per_order = [weights[i * len(degrees) : (i + 1) * len(degrees)] for i in range(len(rows))]
+        sums = [_weighted(row, weight) for row, weight in zip(rows, per_order, strict=True)]
+        return [torch.stack([terms[d] for terms in sums]).sum(0) * self.norms[d] for d in degrees]
+
+    def _orders(self, density: Tensor) -> list[Tensor]:
+        rows = [density]
+        if self.pairs is not None:
+            rows.append(self.pairs(density, density))
+        if self.triples is not None:
+            rows.append(self.triples(rows[1], density))
+        return rows
+
+
+def _weighted(rows: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Per degree L, the sum over couplings of weight · rows: rows (R, N, C), weights (W_L, N, C) -> (2L+1, N, C)."""
+    used = [(2 * degree + 1) * weight.shape[0] for degree, weight in enumerate(weights)]
+    parts = rows.split([*used, rows.shape[0] - sum(used)])
+    out = []
+    for degree, weight in enumerate(weights):
+        part = parts[degree].view(weight.shape[0], 2 * degree + 1, *rows.shape[1:])
+        out.append((part * weight.unsqueeze(1)).sum(0))
+    return out
