@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty home in a temporary folder."""
     monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
     return Home(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def report_context() -> object:
+    """The context of an invented campaign, every part of a report filled."""
+    return runpy.run_path(str(REPOSITORY / "tests" / "synthetic_campaign.py"))["report_context"]()

@@ -14,6 +14,7 @@ from gnn.screening.report.context import (
     Provenance,
     ReportContext,
 )
+from gnn.screening.report.page import render, write_report
 
 __all__ = [
     "CampaignFacts",
@@ -25,4 +26,6 @@ __all__ = [
     "Parity",
     "Provenance",
     "ReportContext",
+    "render",
+    "write_report",
 ]
