@@ -1,0 +1,196 @@
+"""Train, valid and test: deterministic, by groups where structures belong together, close to the counts asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal, TypeVar
+
+from gnn.errors import InputError
+from gnn.graphs.graph_set import SPLITS, Split
+
+Key = TypeVar("Key", bound=Hashable)
+SplitBy = Literal["group", "structure"]
+Shares = Mapping[Split, float]
+
+DEFAULT_SHARES: dict[Split, float] = {"train": 0.8, "valid": 0.1, "test": 0.1}
+FILL_ORDER: tuple[Split, ...] = ("test", "valid", "train")
+"""Held-out splits are filled first, so that they change least when data are added."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Split of each key in the order given; None = left out, since fewer were asked for.
+
+    `split_by` is what was done, `note` why it is not what was asked for.
+    """
+
+    splits: list[Split | None]
+    split_by: SplitBy
+    note: str | None = None
+
+    def counts(self) -> dict[Split, int]:
+        """How many keys each split has."""
+        return {split: sum(found == split for found in self.splits) for split in SPLITS}
+
+
+def parse_shares(text: str) -> dict[Split, float]:
+    """Shares from `train=450,valid=50` or `train=0.8,valid=0.1,test=0.1`; a split that is not named gets none.
+
+    Raises:
+        InputError: the text is not of that form, or `check_shares` refuses it.
+    """
+    shares: dict[Split, float] = {}
+    for part in text.split(","):
+        name, separator, number = part.strip().partition("=")
+        split = next((known for known in SPLITS if known == name.strip()), None)
+        if not separator or split is None or split in shares:
+            raise InputError(f"--split {text!r} is not of the form train=450,valid=50 or train=0.8,valid=0.1,test=0.1")
+        try:
+            shares[split] = float(number)
+        except ValueError:
+            raise InputError(f"--split {text!r}: {number!r} is not a number") from None
+    check_shares(shares)
+    return shares
+
+
+def check_shares(shares: Shares) -> None:
+    """Refuse shares that are neither fractions with a sum of at most 1 nor whole counts.
+
+    Raises:
+        InputError: with what is wrong.
+    """
+    values = list(shares.values())
+    if not all(value >= 0 and isfinite(value) for value in values) or shares.get("train", 0) <= 0:
+        raise InputError(f"split shares {dict(shares)} must not be negative and need something to train on")
+    if are_counts(shares):
+        if any(value != int(value) for value in values):
+            raise InputError(f"split shares {dict(shares)} mix counts and fractions; give whole counts or fractions")
+    elif sum(values) > 1 + 1e-9:
+        raise InputError(f"split fractions {dict(shares)} sum to {sum(values):g}; give at most 1")
+
+
+def are_counts(shares: Shares) -> bool:
+    """Whether shares are counts of structures: any above 1 says so."""
+    return any(value > 1 for value in shares.values())
+
+
+def assign_splits(
+    keys: Sequence[Key],
+    groups: Sequence[str | None],
+    shares: Shares = DEFAULT_SHARES,
+    seed: int = 0,
+    split_by: SplitBy = "group",
+) -> Assignment:
+    """Assign each key; the same for the same keys, shares and seed in any order of the keys.
+
+    With "group", keys of one group stay together and a key without group is its own. Each split takes, in an order
+    drawn by the seed, the groups that bring it closer to its count; where there are too few groups to fill the splits,
+    structures are split singly and the note says so. With counts, a group of which only a part is needed is cut and its
+    rest left out, never put elsewhere.
+
+    Raises:
+        InputError: more structures are asked for than there are, or `check_shares` refuses the shares.
+    """
+    check_shares(shares)
+    targets = _targets(len(keys), shares)
+    members = _members(keys, groups, split_by)
+    n_filled = sum(target > 0 for target in targets.values())
+    note = None
+    if split_by == "group" and all(group is None for group in groups) and keys:
+        split_by, note = "structure", "the data name no groups, so structures were split singly"
+    elif len(members) < min(n_filled, len(keys)):
+        note = f"{len(members)} group(s) cannot fill {n_filled} splits, so structures were split singly"
+        split_by, members = "structure", _members(keys, groups, "structure")
+    ordered = [sorted(members[name], key=lambda i: _draw(seed, str(keys[i]))) for name in _order(members, seed)]
+    assignment = Assignment(_fill(ordered, targets, len(keys), are_counts(shares)), split_by, note)
+    return _with_shortfall(assignment, targets) if are_counts(shares) else assignment
+
+
+def _with_shortfall(assignment: Assignment, targets: Mapping[Split, int]) -> Assignment:
+    """Say which counts whole groups could not give."""
+    found = assignment.counts()
+    if found == dict(targets):
+        return assignment
+    got = ", ".join(
+        f"{split}={found[split]} for {targets[split]}" for split in SPLITS if found[split] != targets[split]
+    )
+    note = f"whole groups gave {got}; use --split-by structure for exact counts"
+    return replace(assignment, note="; ".join(filter(None, [assignment.note, note])))
+
+
+def _targets(n: int, shares: Shares) -> dict[Split, int]:
+    if are_counts(shares):
+        wanted = {split: int(shares.get(split, 0)) for split in SPLITS}
+        if sum(wanted.values()) > n:
+            raise InputError(f"--split asks for {sum(wanted.values())} structures, the data have {n}; ask for fewer")
+        return wanted
+    held_out: dict[Split, int] = {split: round(n * shares.get(split, 0.0)) for split in SPLITS if split != "train"}
+    for split in held_out:
+        if shares.get(split, 0.0) > 0 and held_out[split] == 0 and n >= len(SPLITS):
+            held_out[split] = 1
+    rest = n - sum(held_out.values())
+    complete = sum(shares.values()) > 1 - 1e-9
+    return {"train": n if complete else min(rest, round(n * shares["train"])), **held_out}
+
+
+def _members(keys: Sequence[Key], groups: Sequence[str | None], split_by: SplitBy) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for index, (key, group) in enumerate(zip(keys, groups, strict=True)):
+        name = f"key:{key}" if split_by == "structure" or group is None else f"group:{group}"
+        members.setdefault(name, []).append(index)
+    return members
+
+
+def _order(members: Mapping[str, list[int]], seed: int) -> list[str]:
+    return sorted(members, key=lambda name: _draw(seed, name))
+
+
+def _draw(seed: int, name: str) -> bytes:
+    """Bytes that order names at random, the same everywhere."""
+    return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
+
+
+def _fill(ordered: list[list[int]], targets: Mapping[Split, int], n: int, exact: bool) -> list[Split | None]:
+    """Hand groups to the splits in `FILL_ORDER`.
+
+    Where counts are exact, the last group of a split is cut to them as long as enough structures remain for the others.
+    """
+    splits: list[Split | None] = [None] * n
+    waiting = list(ordered)
+    slack = n - sum(targets.values()) if exact else 0
+    for split in FILL_ORDER:
+        later = FILL_ORDER[FILL_ORDER.index(split) + 1 :]
+        spare = len(waiting) - sum(targets[other] > 0 for other in later)
+        chosen = _choose(waiting, targets[split], spare, slack) if later else waiting
+        indices = [index for group in chosen for index in group]
+        surplus = len(indices) - targets[split]
+        if surplus > 0 and (surplus <= slack or not later):
+            indices = indices[: targets[split]]
+            slack -= surplus
+        for index in indices:
+            splits[index] = split
+        taken = {id(group) for group in chosen}
+        waiting = [group for group in waiting if id(group) not in taken]
+    return splits
+
+
+def _choose(waiting: list[list[int]], target: int, spare: int, slack: int) -> list[list[int]]:
+    """At most `spare` groups that hold about `target` structures, at least one group if there is a target.
+
+    A group is taken where it brings the sum closer to the target, or where its surplus can be left out.
+    """
+    if target <= 0 or spare <= 0:
+        return []
+    chosen: list[list[int]] = []
+    count = 0
+    for group in waiting:
+        if len(chosen) == spare or count >= target:
+            break
+        after = count + len(group)
+        if abs(after - target) < target - count or after - target <= slack:
+            chosen.append(group)
+            count = after
+    return chosen or [min(waiting, key=len)]

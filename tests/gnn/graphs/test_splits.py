@@ -1,0 +1,155 @@
+"""Splits: deterministic, disjoint by group, close to what was asked."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnn.errors import InputError
+from gnn.graphs.graph_set import SPLITS
+from gnn.graphs.splits import DEFAULT_SHARES, assign_splits, parse_shares
+
+
+def keys_of(groups):
+    return [f"k{i}" for i in range(len(groups))]
+
+
+def sizes_to_groups(sizes):
+    return [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=3, max_size=60), st.integers(0, 10**6))
+def test_groups_stay_together_and_every_split_gets_something(sizes, seed):
+    groups = sizes_to_groups(sizes)
+    found = assign_splits(keys_of(groups), groups, DEFAULT_SHARES, seed)
+    if found.split_by == "group":
+        sides = {}
+        for group, split in zip(groups, found.splits, strict=True):
+            sides.setdefault(group, set()).add(split)
+        assert all(len(side) == 1 for side in sides.values())
+        assert all(found.counts().values())
+    assert sum(found.counts().values()) == len(groups)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 8), min_size=20, max_size=80), st.integers(0, 10**6))
+def test_counts_are_near_the_shares(sizes, seed):
+    groups = sizes_to_groups(sizes)
+    counts = assign_splits(keys_of(groups), groups, DEFAULT_SHARES, seed).counts()
+    assert abs(counts["test"] - 0.1 * len(groups)) <= 5
+    assert abs(counts["valid"] - 0.1 * len(groups)) <= 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 8), min_size=3, max_size=30), st.integers(0, 99), st.randoms())
+def test_the_order_of_the_rows_does_not_matter(sizes, seed, shuffler: random.Random):
+    groups = sizes_to_groups(sizes)
+    keys = keys_of(groups)
+    one = dict(zip(keys, assign_splits(keys, groups, DEFAULT_SHARES, seed).splits, strict=True))
+    order = list(range(len(keys)))
+    shuffler.shuffle(order)
+    other = assign_splits([keys[i] for i in order], [groups[i] for i in order], DEFAULT_SHARES, seed)
+    assert {keys[i]: split for i, split in zip(order, other.splits, strict=True)} == one
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 300), st.data())
+def test_counts_of_single_structures_are_exact(n, data):
+    test = data.draw(st.integers(0, n // 3))
+    valid = data.draw(st.integers(0, n // 3))
+    train = data.draw(st.integers(2, max(2, n - test - valid)))
+    if train + test + valid > n:
+        train = n - test - valid
+    shares = {"train": train, "valid": valid, "test": test}
+    found = assign_splits([f"k{i}" for i in range(n)], [None] * n, shares if max(shares.values()) > 1 else {"train": 1})
+    if max(shares.values()) > 1:
+        assert found.counts() == shares
+        assert found.splits.count(None) == n - train - valid - test
+
+
+def test_counts_by_group_are_exact_where_a_rest_may_be_left_out():
+    groups = sizes_to_groups([10] * 20)
+    found = assign_splits(keys_of(groups), groups, {"train": 100, "valid": 25, "test": 25})
+    assert found.counts() == {"train": 100, "valid": 25, "test": 25}
+    assert found.note is None
+    sides = {
+        group: {s for g, s in zip(groups, found.splits, strict=True) if g == group} - {None} for group in set(groups)
+    }
+    assert all(len(side) <= 1 for side in sides.values())
+
+
+def test_counts_by_group_that_cannot_be_met_are_told():
+    groups = sizes_to_groups([7] * 10)
+    found = assign_splits(keys_of(groups), groups, {"train": 50, "valid": 10, "test": 10})
+    assert sum(found.counts().values()) >= 50
+    assert "structure" in found.note
+
+
+def test_a_part_of_the_data_may_be_asked_for():
+    found = assign_splits(list(range(1000)), [None] * 1000, {"train": 0.2, "test": 0.1})
+    assert found.counts() == {"train": 200, "valid": 0, "test": 100}
+
+
+def test_one_trajectory_is_split_by_structure_and_said_so():
+    found = assign_splits(list(range(50)), ["one"] * 50)
+    assert found.split_by == "structure"
+    assert "1 group" in found.note
+    assert found.counts() == {"train": 40, "valid": 5, "test": 5}
+
+
+def test_no_groups_fall_back_to_structures_and_say_so():
+    found = assign_splits(list(range(50)), [None] * 50)
+    assert found.split_by == "structure"
+    assert "no groups" in found.note
+
+
+def test_three_groups_fill_three_splits():
+    groups = sizes_to_groups([60, 30, 10])
+    found = assign_splits(keys_of(groups), groups)
+    assert found.split_by == "group"
+    assert all(found.counts().values())
+    assert found.counts()["train"] >= 30
+
+
+def test_the_seed_draws_other_splits():
+    one, other = (assign_splits(list(range(200)), [None] * 200, seed=seed).splits for seed in (0, 1))
+    assert one != other
+    assert one == assign_splits(list(range(200)), [None] * 200, seed=0).splits
+
+
+def test_more_data_move_few_old_structures():
+    before = assign_splits(list(range(1000)), [None] * 1000).splits
+    after = assign_splits(list(range(1010)), [None] * 1010).splits[:1000]
+    assert sum(one != other for one, other in zip(before, after, strict=True)) < 20
+
+
+def test_nothing_gives_nothing():
+    assert assign_splits([], []).splits == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [("train=450,valid=50", {"train": 450, "valid": 50}), ("train=0.9, test=0.1", {"train": 0.9, "test": 0.1})],
+)
+def test_shares_are_parsed(text, shares):
+    assert parse_shares(text) == shares
+    assert set(shares) <= set(SPLITS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["train", "train=a", "train=0.9,train=0.1", "training=0.9", "train=0.9,valid=0.2", "valid=0.5", "train=-1",
+     "train=100,valid=0.1", "train=nan"],
+)  # fmt: skip
+def test_bad_shares_are_refused(text):
+    with pytest.raises(InputError):
+        parse_shares(text)
+
+
+def test_asking_for_more_than_there_is_is_refused():
+    with pytest.raises(InputError, match=r"asks for 60 .* have 50"):
+        assign_splits(list(range(50)), [None] * 50, {"train": 50, "valid": 10})
