@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gnn.screening.report.markup import Html, element, join, void
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 54.0, 14.0, 12.0, 42.0
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 66.0, 14.0, 12.0, 44.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Frame:
             [
                 *marks,
                 element("text", x_label, class_="axis", x=(self.x.start + self.x.end) / 2, y=self.height - 6),
-                element("text", y_label, class_="axis", transform=f"translate(13 {middle:.1f}) rotate(-90)"),
+                element("text", y_label, class_="axis", transform=f"translate(12 {middle:.1f}) rotate(-90)"),
             ]
         )
 

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from gnn.screening.report.charts import Frame, figure, padded
 from gnn.screening.report.context import HullEntry, ReportContext
-from gnn.screening.report.markup import Html, count, element, join
+from gnn.screening.report.markup import Html, count, element, join, plain_formula
 from gnn.screening.report.rows import Candidate, thinned
 from gnn.screening.report.stability import legend, stability_class
 from gnn.screening.report.ternary import ternary_section
@@ -104,7 +104,7 @@ def binary_figure(pair: tuple[str, ...], rows: Sequence[Candidate], entries: Seq
     line = lower_hull([point for point, _ in reference])
     picture = frame.svg(
         f"Convex hull of {first}-{second}",
-        frame.axes("", "formation energy, eV/atom", _composition_ticks(first, second)),
+        frame.axes(f"atomic share of {second}", "formation energy, eV/atom", _composition_ticks(first, second)),
         join(_dots(frame, shown, second)),
         frame.line(line, "hull") if len(line) > 1 else "",
         join(frame.dot(x, y, "vertex", 4.0, f"{name} · reference") for (x, y), name in reference if (x, y) in line),
@@ -151,7 +151,11 @@ def _dots(frame: Frame, rows: Sequence[Candidate], second: str) -> list[Html]:
 
 def _names(frame: Frame, reference: Sequence[tuple[Point, str]], line: Sequence[Point]) -> list[Html]:
     """Names of the compounds on the stable line, below their points."""
-    return [frame.label(*point, name, dy=16) for point, name in reference if point in line and 0.0 < point[0] < 1.0]
+    return [
+        frame.label(*point, plain_formula(name), dy=16)
+        for point, name in reference
+        if point in line and 0.0 < point[0] < 1.0
+    ]
 
 
 def _caption(inside: Sequence[Candidate], above: int, thinned_out: int) -> str:

@@ -80,6 +80,14 @@ def seconds(value: float) -> str:
     return f"{value / 3600:.1f}\u202fh"
 
 
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def plain_formula(formula: str) -> str:
+    """A formula with its numbers as subscript characters, for places that take no markup."""
+    return formula.translate(SUBSCRIPTS)
+
+
 def formula_html(formula: str) -> Html:
     """A formula with its numbers as subscripts."""
     parts: list[str] = []

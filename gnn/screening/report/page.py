@@ -8,13 +8,14 @@ from pathlib import Path
 from string import Template
 
 from gnn.files import write_text
+from gnn.screening.report.comparison import dft_section
 from gnn.screening.report.context import ReportContext
 from gnn.screening.report.cost import cost_section
 from gnn.screening.report.funnel import funnel_section
 from gnn.screening.report.hulls import hull_section
 from gnn.screening.report.known import known_section
 from gnn.screening.report.markup import Html, count, element, join, number, share, text
-from gnn.screening.report.parity import dft_section, errors, parity_section
+from gnn.screening.report.parity import errors, parity_section
 from gnn.screening.report.provenance import provenance_section
 from gnn.screening.report.rows import Candidate, candidates
 from gnn.screening.report.savings import Savings, savings, savings_sentence
@@ -29,7 +30,7 @@ SECTIONS: tuple[Section, ...] = (
     ("shortlist", "Shortlist", shortlist_section),
     ("hulls", "Hulls", hull_section),
     ("uncertainty", "Energy and uncertainty", uncertainty_section),
-    ("dft", "Model against DFT", lambda context, _: dft_section(context.dft)),
+    ("dft", "Model against DFT", dft_section),
     ("known", "Known compounds", lambda context, _: known_section(context.known)),
     ("parity", "The model on its test split", lambda context, _: parity_section(context.parity)),
     ("cost", "Cost", lambda context, _: cost_section(context.cost)),

@@ -1,4 +1,4 @@
-"""Parity plots: the model on its test split, and the model against DFT on this campaign's candidates."""
+"""Parity plots: the model on its test split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from gnn.screening.report.charts import Frame, figure, padded
-from gnn.screening.report.context import DftComparison, Parity
-from gnn.screening.report.markup import Html, count, element, formula_html, join, number
-from gnn.screening.report.tables import Column, table
+from gnn.screening.report.context import Parity
+from gnn.screening.report.markup import Html, count, element, join
 
 Floats = NDArray[np.float64]
 SIZE = (360.0, 340.0)
@@ -67,109 +66,34 @@ def parity_figure(parity: Parity) -> Html:
     shown = np.arange(found.n)
     if found.n > MOST_POINTS:
         shown = np.random.default_rng(SEED).choice(found.n, MOST_POINTS, replace=False)
-    frame = _square(np.concatenate([reference, predicted]))
+    frame = square(np.concatenate([reference, predicted]))
     dots = [frame.dot(reference[i], predicted[i], "plain", 2.4) for i in shown]
     picture = frame.svg(
         f"Parity of {parity.quantity}",
         frame.axes(f"reference, {parity.unit}", f"model, {parity.unit}"),
-        _diagonal(frame),
+        diagonal(frame),
         join(dots),
     )
     more = f"; {count(MOST_POINTS)} drawn" if found.n > MOST_POINTS else ""
-    caption = f"{_words(found, parity.unit)}; {count(found.n)} values{more}"
+    caption = f"{error_words(found, parity.unit)}; {count(found.n)} values{more}"
     return figure(picture, f"{parity.quantity.capitalize()}, {parity.split} split", caption)
 
 
-def _square(values: Floats) -> Frame:
+def square(values: Floats) -> Frame:
+    """A frame with equal axes that hold `values`."""
     low, high = padded([float(values.min()), float(values.max())])
     return Frame.of(*SIZE, (low, high), (low, high))
 
 
-def _diagonal(frame: Frame) -> Html:
+def diagonal(frame: Frame) -> Html:
+    """Where prediction equals reference."""
     return frame.line([(frame.x.low, frame.x.low), (frame.x.high, frame.x.high)], "diagonal")
 
 
-def _words(found: Errors, unit: str) -> str:
+def error_words(found: Errors, unit: str) -> str:
+    """Errors in words, in milli-units where the unit has them."""
     factor, small = (1000.0, MILLI[unit]) if unit in MILLI else (1.0, unit)
     parts = [f"MAE {found.mae * factor:.3g}", f"RMSE {found.rmse * factor:.3g} {small}"]
     if found.r2 is not None:
         parts.append(f"R² {found.r2:.3f}".replace("-", "−"))
     return ", ".join(parts)
-
-
-def dft_section(points: Sequence[DftComparison]) -> Html:
-    """Formation energies by the model against DFT, and the same as a table."""
-    if not points:
-        said = "No candidate has a DFT energy in the lake at the model's level of theory. `sluice label` makes some."
-        return element("p", said, class_="muted")
-    groups = [("not seen in training", [p for p in points if not p.in_training])]
-    groups.append(("seen in training (proves nothing)", [p for p in points if p.in_training]))
-    summaries = [element("p", _group_words(name, group)) for name, group in groups if group]
-    chart = element("div", _dft_figure(points), class_="grid-of-charts")
-    return join([*summaries, chart, _dft_table(points)])
-
-
-def _group_words(name: str, points: Sequence[DftComparison]) -> Html:
-    reference = np.array([point.dft_formation_energy_per_atom for point in points])
-    predicted = np.array([point.model_formation_energy_per_atom for point in points])
-    found = errors(reference, predicted)
-    rank = "" if found.spearman is None else f", Spearman {found.spearman:.3f}".replace("-", "−")
-    origins = ", ".join(sorted({point.origin for point in points}))
-    said = f": {_words(found, 'eV/atom')}{rank}. From {origins}."
-    return join([element("b", f"{count(found.n)} candidates {name}"), said])
-
-
-def _dft_figure(points: Sequence[DftComparison]) -> Html:
-    values = [(p.dft_formation_energy_per_atom, p.model_formation_energy_per_atom) for p in points]
-    frame = _square(np.array(values))
-    marks = [_dft_mark(frame, point) for point in sorted(points, key=lambda p: p.shortlisted)]
-    picture = frame.svg(
-        "Formation energy by the model against DFT",
-        frame.axes("DFT formation energy, eV/atom", "model, eV/atom"),
-        _diagonal(frame),
-        join(marks),
-    )
-    return figure(
-        picture, "Formation energy", "Bars: the model's uncertainty. Ringed: shortlisted. Hollow: seen in training."
-    )
-
-
-def _dft_mark(frame: Frame, point: DftComparison) -> Html:
-    x, y = point.dft_formation_energy_per_atom, point.model_formation_energy_per_atom
-    kind = "seen" if point.in_training else "plain strong"
-    tip = f"{point.formula} · {point.prototype} · DFT {x:.3f} · model {y:.3f} eV/atom · {point.origin}"
-    dot = frame.dot(x, y, f"{kind} ring" if point.shortlisted else kind, 5.0 if point.shortlisted else 3.4, tip)
-    if not point.uncertainty:
-        return dot
-    low, high = max(y - point.uncertainty, frame.y.low), min(y + point.uncertainty, frame.y.high)
-    return join([frame.line([(x, low), (x, high)], "error"), dot])
-
-
-def _dft_table(points: Sequence[DftComparison]) -> Html:
-    ordered = sorted(points, key=lambda p: (not p.shortlisted, p.rank is None, p.rank or 0))
-    columns = [
-        Column("Rank", numeric=True), Column("Formula"), Column("Prototype"), Column("Model, eV/atom", numeric=True),
-        Column("DFT, eV/atom", numeric=True), Column("Error, meV/atom", numeric=True),
-        Column("DFT hull, meV/atom", numeric=True), Column("From"), Column("In training"),
-    ]  # fmt: skip
-    rows = [_dft_row(point) for point in ordered]
-    return element(
-        "details", element("summary", f"All {len(rows)} as a table"), table(columns, rows), open=len(rows) <= 12
-    )
-
-
-def _dft_row(point: DftComparison) -> list[tuple[Html | str, float | str | None]]:
-    model, dft = point.model_formation_energy_per_atom, point.dft_formation_energy_per_atom
-    error = 1000 * (model - dft)
-    hull = None if point.dft_hull_distance is None else 1000 * point.dft_hull_distance
-    return [
-        ("–" if point.rank is None else str(point.rank), point.rank),
-        (formula_html(point.formula), point.formula),
-        (point.prototype, point.prototype),
-        (number(model), model),
-        (number(dft), dft),
-        (number(error, 0, sign=True), error),
-        (number(hull, 0), hull),
-        (point.origin, point.origin),
-        ("yes" if point.in_training else "no", str(point.in_training)),
-    ]

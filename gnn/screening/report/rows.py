@@ -11,6 +11,8 @@ import pyarrow as pa
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from gnn.screening.report.markup import plain_formula
+
 LIGHT_COLUMNS = (
     "candidate_id", "formula", "prototype", "n_atoms", "source", "energy_per_atom", "formation_energy_per_atom",
     "hull_distance", "uncertainty", "converged", "stage_dropped", "reason", "rank", "shortlisted", "numbers",
@@ -46,7 +48,7 @@ class Candidate:
     @property
     def tip(self) -> str:
         """One line for the tooltip."""
-        parts = [self.formula, self.prototype]
+        parts = [plain_formula(self.formula), self.prototype]
         if self.hull_distance is not None:
             parts.append(f"hull {1000 * self.hull_distance:+.0f} meV/atom")
         if self.uncertainty is not None:

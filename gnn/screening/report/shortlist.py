@@ -23,10 +23,10 @@ COLUMNS = (
     Column("Formula"),
     Column("Prototype"),
     Column("Atoms", numeric=True),
-    Column("Hull distance, meV/atom", numeric=True),
-    Column("Uncertainty, meV/atom", numeric=True),
-    Column("Formation energy, eV/atom", numeric=True),
-    Column("DFT hull distance, meV/atom", numeric=True, hint="where the lake holds it"),
+    Column("Hull, meV/atom", numeric=True, hint="Distance to the convex hull by the model"),
+    Column("± meV/atom", numeric=True, hint="The model's uncertainty, meV/atom"),
+    Column("Formation, eV/atom", numeric=True, hint="Formation energy by the model"),
+    Column("DFT hull, meV/atom", numeric=True, hint="Distance to the hull by DFT, where the lake holds it"),
 )
 
 
@@ -77,7 +77,7 @@ def _cells(row: Candidate, atoms: Atoms | None, known: Mapping[str, float | None
     dft = known.get(row.candidate_id)
     dft_distance = None if dft is None else 1000 * dft
     dot = element("i", class_=f"key {stability_class(row.hull_distance)}")
-    picture = Html() if atoms is None else structure_svg(atoms, 96.0, f"{row.formula}, {row.prototype}")
+    picture = Html() if atoms is None else structure_svg(atoms, 84.0, f"{row.formula}, {row.prototype}")
     return [
         ("–" if row.rank is None else str(row.rank), row.rank),
         (picture, ""),

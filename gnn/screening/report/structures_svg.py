@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import spglib
+import vesin
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
@@ -23,7 +24,12 @@ MOST_DRAWN = 40
 """A conventional cell with more atoms than this is not used; the cell is drawn as it is."""
 EDGE = 0.02
 """Fractional distance to a face within which an atom is drawn on both sides of the cell."""
-BOND_SLACK = 1.12
+NEIGHBOUR_REACH = 6.0
+"""Å within which nearest neighbours are looked for."""
+FIRST_SHELL = 1.1
+"""Neighbours up to this many nearest distances away count as bonded …"""
+LONGEST_BOND = 1.4
+"""… if they are not further apart than this many times the sum of their covalent radii."""
 SPHERE = 0.5
 """Radius of a sphere in units of the covalent radius."""
 LARGEST_SPHERE = 0.75
@@ -46,9 +52,19 @@ class Crystal:
 def crystal(atoms: Atoms) -> Crystal:
     """The atoms of the conventional cell where it is small, with images on its faces, and bonds between neighbours."""
     numbers, fractions, cell = _conventional(atoms)
-    all_numbers, all_fractions = _with_images(numbers, fractions)
+    source, all_fractions = _with_images(fractions)
     positions = all_fractions @ cell
-    return Crystal(all_numbers, positions, _bonds(all_numbers, positions), cell)
+    shells = nearest_distances(fractions @ cell, cell)[source]
+    return Crystal(numbers[source], positions, _bonds(numbers[source], positions, shells), cell)
+
+
+def nearest_distances(positions: Floats, cell: Floats) -> Floats:
+    """Distance (Å) of each atom's nearest neighbour in the periodic crystal, shape (N,)."""
+    finder = vesin.NeighborList(cutoff=NEIGHBOUR_REACH, full_list=True)
+    centres, distances = finder.compute(points=positions, box=cell, periodic=True, quantities="id")
+    nearest = np.full(len(positions), np.inf)
+    np.minimum.at(nearest, centres, distances)
+    return nearest
 
 
 def _conventional(atoms: Atoms) -> tuple[NDArray[np.int64], Floats, Floats]:
@@ -61,23 +77,23 @@ def _conventional(atoms: Atoms) -> tuple[NDArray[np.int64], Floats, Floats]:
     return np.asarray(numbers, dtype=np.int64), np.asarray(fractions) % 1.0, np.asarray(lattice)
 
 
-def _with_images(numbers: NDArray[np.int64], fractions: Floats) -> tuple[NDArray[np.int64], Floats]:
-    kept_numbers, kept = [], []
-    for number, fraction in zip(numbers, fractions, strict=True):
+def _with_images(fractions: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Indices of the atoms and fractional coordinates, those on faces of the cell on the opposite faces too."""
+    source, kept = [], []
+    for index, fraction in enumerate(fractions):
         wrapped = np.where(fraction > 1 - EDGE, fraction - 1, fraction)
-        shifts = product(*[(0, 1) if abs(value) < EDGE else (0,) for value in wrapped])
-        for shift in shifts:
-            kept_numbers.append(int(number))
+        for shift in product(*[(0, 1) if abs(value) < EDGE else (0,) for value in wrapped]):
+            source.append(index)
             kept.append(wrapped + np.array(shift))
-    return np.array(kept_numbers), np.array(kept)
+    return np.array(source), np.array(kept)
 
 
-def _bonds(numbers: NDArray[np.int64], positions: Floats) -> NDArray[np.int64]:
-    """Pairs closer than the sum of covalent radii and some slack."""
+def _bonds(numbers: NDArray[np.int64], positions: Floats, nearest: Floats) -> NDArray[np.int64]:
+    """Pairs of atoms in each other's first shell, as long as the covalent radii make that plausible."""
     i, j = np.triu_indices(len(numbers), 1)
     distance = np.linalg.norm(positions[i] - positions[j], axis=1)
-    reach = BOND_SLACK * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
-    near = distance < reach
+    reach = LONGEST_BOND * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
+    near = (distance < FIRST_SHELL * np.maximum(nearest[i], nearest[j])) & (distance < reach)
     return np.column_stack([i[near], j[near]])
 
 

@@ -15,9 +15,9 @@ from gnn.screening.report.rows import Candidate
 from gnn.screening.report.stability import stability_class
 
 Floats = NDArray[np.float64]
-WIDTH, HEIGHT = 400.0, 360.0
+WIDTH, HEIGHT = 400.0, 332.0
 SIDE = 310.0
-LEFT, BOTTOM = 45.0, 322.0
+LEFT, BOTTOM = 45.0, 302.0
 ROOT3_HALF = 3**0.5 / 2
 
 

@@ -12,7 +12,7 @@ from gnn.screening.report.markup import Html, count, element, join
 from gnn.screening.report.rows import Candidate, thinned
 from gnn.screening.report.stability import stability_class
 
-SIZE = (760.0, 380.0)
+SIZE = (1130.0, 420.0)
 MOST_POINTS = 2500
 QUANTILE = 0.985
 """The axes hold this share of the candidates; those beyond are counted."""
