@@ -91,6 +91,14 @@ class GraphSet(_Model):
     rows_in: int
     reference_rows: int
     dropped: dict[str, int]
+    energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(
+        default_factory=dict, description="theory -> the one kind of energy that is trained on"
+    )
+    masked_energies: dict[str, int] = Field(
+        default_factory=dict, description="theory -> rows without that kind, which keep their other labels"
+    )
+    split_by: Literal["group", "structure"] = "group"
+    notes: list[str] = Field(default_factory=list, description="what differs from what was asked for, for people")
 
     def write(self, folder: Path) -> Path:
         """Write the manifest into `folder`."""

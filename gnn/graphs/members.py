@@ -1,0 +1,69 @@
+"""Members of a graph set: which row of which shard is in which split, or why it is in none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gnn.files import write_atomically
+from gnn.graphs.graph_set import Split
+
+FILE_NAME = "splits.parquet"
+REFERENCE = "reference"
+DROPPED = "dropped"
+ROLES = ("train", "valid", "test", REFERENCE, DROPPED)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("structure_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("theory", pa.string(), nullable=False),
+        pa.field("group", pa.string()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("n_atoms", pa.int32(), nullable=False),
+        pa.field("n_edges", pa.int32(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Columns of `splits.parquet`, every row of the inputs once. `role` is one of `ROLES`, `reason` why it was dropped."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a loader keeps of the members, in their stored order; all arrays (M,)."""
+
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
+    n_atoms: NDArray[np.int32]
+    n_edges: NDArray[np.int32]
+    role: NDArray[np.int8]
+
+    def of(self, split: Split) -> NDArray[np.int64]:
+        """Indices of the members of a split."""
+        return np.flatnonzero(self.role == ROLES.index(split))
+
+
+def write_members(path: Path, table: pa.Table) -> Path:
+    """Write a table of `SCHEMA` atomically."""
+    checked = table.select(SCHEMA.names).cast(SCHEMA)
+
+    def write(temporary: Path) -> None:
+        pq.write_table(checked, temporary, compression="zstd", use_dictionary=["dataset", "theory", "group", "role"])
+
+    return write_atomically(path, write)
+
+
+def read_members(path: Path) -> Members:
+    """The compact members of `path`."""
+    table = pq.read_table(path, columns=["shard", "row", "n_atoms", "n_edges", "role"])
+    numbers = {name: table.column(name).to_numpy() for name in ("shard", "row", "n_atoms", "n_edges")}
+    codes = pa.array(ROLES)
+    role = pa.compute.index_in(table.column("role"), codes).to_numpy().astype(np.int8)
+    return Members(**numbers, role=role)
