@@ -1,7 +1,7 @@
 """Crystal prototypes to decorate: cell, sites and the label (A, B, C, D) of each site.
 
-Source of the geometries: Strukturbericht types as tabulated in Pearson's Handbook and the AFLOW prototype encyclopaedia;
-ideal axial ratios and free parameters, since a relaxation follows.
+Source of the geometries: Strukturbericht types as in Pearson's Handbook and the AFLOW prototype encyclopaedia; ideal
+axial ratios and free parameters, since a relaxation follows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Prototype:
 
 
 def right_handed(cell: Floats) -> Floats:
-    """The same lattice with a positive determinant; inversion maps the sites of every structure onto its mirror image."""
+    """The same lattice with a positive determinant; the sites become their mirror image."""
     return cell if np.linalg.det(cell) > 0 else -cell
 
 

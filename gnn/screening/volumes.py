@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii, reference_states
@@ -27,6 +27,27 @@ def atomic_volume(symbol: str) -> float:
     return float(4 / 3 * np.pi * covalent_radii[number] ** 3 / CLOSE_PACKING)
 
 
-def guess_volume(symbols: Iterable[str]) -> float:
-    """Volume (Å³) of a cell that holds `symbols`."""
-    return sum(atomic_volume(symbol) for symbol in symbols)
+def guess_volume(symbols: Iterable[str], table: Mapping[str, float] | None = None) -> float:
+    """Volume (Å³) of a cell that holds `symbols`; `table` gives atomic volumes (Å³) that go first."""
+    known = table or {}
+    return sum(known[symbol] if symbol in known else atomic_volume(symbol) for symbol in symbols)
+
+
+def fitted_volumes(crystals: Iterable[tuple[Mapping[str, float], float]], weight: float = 1.0) -> dict[str, float]:
+    """Effective atomic volumes (Å³) that reproduce the volumes of `crystals` (composition, volume in Å³) best.
+
+    Least squares per atom, with every element held to its `atomic_volume` by `weight` crystals' worth (ridge), so that
+    an element seen once or never keeps a sensible value.
+    """
+    rows = [(dict(composition), volume) for composition, volume in crystals]
+    elements = sorted({symbol for composition, _ in rows for symbol in composition})
+    if not elements:
+        return {}
+    counts = np.array([[composition.get(symbol, 0.0) for symbol in elements] for composition, _ in rows])
+    atoms = counts.sum(axis=1)
+    prior = np.array([atomic_volume(symbol) for symbol in elements])
+    design = np.vstack([counts / atoms[:, None], np.sqrt(weight) * np.eye(len(elements))])
+    target = np.concatenate([np.array([volume for _, volume in rows]) / atoms, np.sqrt(weight) * prior])
+    solution = np.linalg.lstsq(design, target, rcond=None)[0]
+    # a fit to few crystals must not turn an atom inside out
+    return dict(zip(elements, np.clip(solution, 0.5 * prior, 2.0 * prior).tolist(), strict=True))

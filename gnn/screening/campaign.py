@@ -1,0 +1,252 @@
+"""A campaign: what its TOML file may say."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gnn.errors import InputError
+from gnn.files import digest
+from gnn.screening.derivatives import LARGEST, PARENTS
+from gnn.screening.prototypes import PROTOTYPES
+from gnn.structures.record import symbol_number
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Part(BaseModel):
+    """The base of a campaign's tables: frozen, and unknown keys are refused. `false` switches an optional limit off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _false_is_none(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if value is False and key in optional else value for key, value in values.items()}
+
+
+class DerivativeSpec(Part):
+    """A family of derivative superstructures: all orderings of `n_elements` elements on the parents' sites."""
+
+    parents: list[str] = Field(default=list(PARENTS), description="of fcc, bcc, hcp, diamond")
+    n_elements: list[int] = Field(default=[2], description="how many different elements an arrangement has")
+    min_sites: int = Field(default=2, ge=1, description="sites of the smallest cell")
+    max_sites: int = Field(default=4, ge=1, le=LARGEST, description="sites of the largest cell")
+
+    @field_validator("parents")
+    @classmethod
+    def _known_parents(cls, parents: list[str]) -> list[str]:
+        if unknown := [name for name in parents if name not in PARENTS]:
+            raise ValueError(f"unknown parent {unknown[0]!r}; known: {', '.join(PARENTS)}")
+        return parents
+
+
+class CandidateSpec(Part):
+    """Where candidates come from, and which of them are let in."""
+
+    elements: list[str] = Field(default=[], description="elements to decorate prototypes and derivatives with")
+    systems: list[str] = Field(
+        default=[], description="chemical systems to decorate, as 'Li-Al'; empty = every combination of `elements`"
+    )
+    min_elements: int = Field(default=1, ge=1, description="fewest different elements of a candidate")
+    max_elements: int = Field(default=4, ge=1, description="most different elements of a candidate")
+    max_atoms: int = Field(default=200, ge=1, description="most atoms in a candidate's cell")
+    exclude: list[str] = Field(default=[], description="elements that no candidate may hold")
+    charge_neutral: bool = Field(
+        default=False, description="only compositions that common oxidation states can make neutral"
+    )
+    prototypes: list[str] = Field(default=[], description="names of prototypes, or ['all']")
+    derivatives: list[DerivativeSpec] = Field(default=[], description="families of derivative superstructures")
+    files: list[str] = Field(default=[], description="structure files, relative to the campaign file")
+    datasets: list[str] = Field(default=[], description="lake data sets that are candidates, NAME or NAME@3")
+    volume: Literal["elements", "lake"] = Field(
+        default="elements",
+        description="first volume of a decoration: from elemental volumes, or atomic volumes fitted to the hull's data",
+    )
+    volume_scale: float = Field(default=1.0, gt=0.3, lt=3.0, description="factor on the first volume of a decoration")
+
+    @field_validator("elements", "exclude")
+    @classmethod
+    def _known_elements(cls, elements: list[str]) -> list[str]:
+        for symbol in elements:
+            symbol_number(symbol)
+        return elements
+
+    @field_validator("systems")
+    @classmethod
+    def _known_systems(cls, systems: list[str]) -> list[str]:
+        for system in systems:
+            for symbol in system.split("-"):
+                symbol_number(symbol)
+        return systems
+
+    @field_validator("prototypes")
+    @classmethod
+    def _known_prototypes(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name != "all" and name not in PROTOTYPES]:
+            raise ValueError(f"unknown prototype {unknown[0]!r}; known: all, {', '.join(PROTOTYPES)}")
+        return names
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> CandidateSpec:
+        if not (self.prototypes or self.derivatives or self.files or self.datasets):
+            raise ValueError("no source of candidates: give prototypes, derivatives, files or datasets")
+        if (self.prototypes or self.derivatives) and not (self.elements or self.systems):
+            raise ValueError("prototypes and derivatives need `elements` or `systems`")
+        return self
+
+
+class DedupeSpec(Part):
+    """When two structures count as the same: pymatgen's StructureMatcher with these tolerances."""
+
+    ltol: float = Field(default=0.1, gt=0, description="fractional tolerance of cell lengths")
+    stol: float = Field(default=0.15, gt=0, description="tolerance of sites, in units of the mean atomic spacing")
+    angle_tol: float = Field(default=3.0, gt=0, description="tolerance of cell angles in degrees")
+
+
+class RelaxationSpec(Part):
+    """How candidates are relaxed."""
+
+    mode: Literal["cell", "positions", "none"] = Field(
+        default="cell", description="what moves: cell and positions, positions, or nothing"
+    )
+    fmax: float = Field(default=0.05, gt=0, description="eV/Å, of atoms and of the cell by the same measure")
+    max_steps: int = Field(default=300, ge=1, description="steps after which a structure counts as not converged")
+    max_atoms: int = Field(default=512, ge=1, description="atoms of one batch")
+
+
+class FilterSpec(Part):
+    """What a candidate must satisfy; null switches a limit off."""
+
+    min_distance: float = Field(default=0.5, ge=0, description="least distance in units of the sum of covalent radii")
+    volume_ratio: tuple[float, float] | None = Field(
+        default=(0.3, 3.0), description="volume after relaxation over the sum of elemental volumes"
+    )
+    require_convergence: bool = Field(default=True, description="drop what did not converge")
+    max_uncertainty: float | None = Field(default=0.5, description="eV/atom; potentials without uncertainty pass")
+    max_formation_energy: float | None = Field(
+        default=5.0, description="eV/atom of either sign; beyond it a prediction is no physics"
+    )
+    max_hull_distance: float | None = Field(default=0.1, description="eV/atom above the reference hull")
+    novel_only: bool = Field(default=False, description="drop structures that the lake already holds")
+
+
+class HullSpec(Part):
+    """What hull distances and formation energies are measured against."""
+
+    reference: Literal["dft", "model"] = Field(
+        default="dft",
+        description="dft: the lake's entries of the model's theory, fixed; model: these and the elements by the model",
+    )
+    datasets: list[str] = Field(
+        default=[], description="lake data sets, NAME or NAME@3; empty = all that hold the theory"
+    )
+
+
+class SelectionSpec(Part):
+    """How the budget of DFT calculations is spent."""
+
+    budget: int = Field(default=20, ge=1, description="candidates on the shortlist")
+    kappa: float = Field(
+        default=0.5,
+        description="score = hull distance - kappa x uncertainty: positive favours the uncertain, negative the sure",
+    )
+    exploration: float = Field(default=0.0, ge=0, le=1, description="share of the budget for the most uncertain")
+    max_per_formula: int | None = Field(default=2, ge=1, description="candidates of one reduced formula")
+    max_per_prototype: int | None = Field(default=None, ge=1, description="candidates of one prototype")
+    max_per_system: int | None = Field(default=None, ge=1, description="candidates of one chemical system")
+
+
+class HandoffSpec(Part):
+    """What is written for the shortlist."""
+
+    formats: list[Literal["vasp", "qe", "gpaw"]] = Field(default=["vasp", "qe", "gpaw"], description="DFT input sets")
+
+
+class ShardSpec(Part):
+    """How the work is cut."""
+
+    atoms: int | None = Field(default=None, ge=1, description="atoms a shard; empty = by the number of workers")
+
+
+class CampaignSpec(Part):
+    """A screening campaign. Paths in it are relative to the campaign file's folder (`base`)."""
+
+    name: str = Field(description="letters, digits, '.', '_', '-': the campaign's folder")
+    model: str = Field(description="models:/NAME@alias, models:/NAME/3, NAME, a checkpoint folder, or foreign:NAME")
+    theory: str | None = Field(default=None, description="for models of several theories: the one to predict")
+    known_compounds: str | None = Field(default=None, description="TOML table of compounds whose rank is reported")
+    candidates: CandidateSpec
+    dedupe: DedupeSpec = DedupeSpec()
+    relaxation: RelaxationSpec = RelaxationSpec()
+    filters: FilterSpec = FilterSpec()
+    hull: HullSpec = HullSpec()
+    selection: SelectionSpec = SelectionSpec()
+    handoff: HandoffSpec = HandoffSpec()
+    shards: ShardSpec = ShardSpec()
+    base: str = Field(default="", description="folder that relative paths start from; set when the file is read")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '.', '_', '-'")
+        return name
+
+    @cached_property
+    def spec_digest(self) -> str:
+        """sha256 of everything that changes results; where the file lies does not enter."""
+        return digest(self.model_dump(mode="json", exclude={"base"}))
+
+    def path(self, name: str) -> Path:
+        """`name` taken relative to the campaign file."""
+        return (Path(self.base or ".") / name).expanduser()
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, table by table."""
+    result = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def read_campaign(path: Path, changes: Mapping[str, Any] | None = None) -> CampaignSpec:
+    """The campaign of a TOML file, with `changes` (nested tables) laid over it.
+
+    Raises:
+        InputError: no such file, not TOML, or a field is unknown or has a value that cannot be.
+    """
+    if not path.is_file():
+        raise InputError(f"no campaign file {path}; give the path of a TOML file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    return parse_campaign({**merged(content, changes or {}), "base": str(path.resolve().parent)}, str(path))
+
+
+def parse_campaign(content: Mapping[str, Any], where: str) -> CampaignSpec:
+    """The campaign that `content` describes; `where` is named in errors.
+
+    Raises:
+        InputError: a field is unknown, missing or has a value that cannot be.
+    """
+    try:
+        return CampaignSpec.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "campaign"
+        value = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise InputError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}{value}{more}") from None

@@ -1,0 +1,196 @@
+"""Reference entries of a hull: what the lake holds at one level of theory, or the same structures by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ase.data import chemical_symbols
+
+from gnn.errors import InputError
+from gnn.lake.reference import parse_reference
+from gnn.lake.table import Lake
+from gnn.screening.candidates import Candidate
+from gnn.screening.dedupe import Crystal
+from gnn.screening.hull import HullEntry, ReferenceHull
+from gnn.screening.prototypes import ELEMENTAL
+from gnn.screening.tables import arrays_of
+from gnn.screening.volumes import guess_volume
+
+COLUMNS = (
+    "structure_id", "dataset", "theory", "numbers", "positions", "cell", "pbc", "energy", "free_energy", "n_atoms",
+    "elements", "formula", "total_charge", "config_type",
+)  # fmt: skip
+ENTROPY_NOTE = 1e-3
+"""eV/atom between energy and free energy above which a hull of energies is said to differ from the model's target."""
+
+
+@dataclass(frozen=True)
+class LakeEntries:
+    """Lowest row of each formula at the theory; the versions read; remarks for people."""
+
+    rows: list[dict[str, Any]]
+    versions: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def pinned_versions(lake: Lake, references: Sequence[str], theory: str) -> dict[str, int]:
+    """Data sets to take references from, with their versions; every set that holds `theory` where none is named.
+
+    Raises:
+        InputError: a named data set is not in the lake.
+    """
+    known = lake.datasets()
+    if not references:
+        return {name: lake.version(name) for name in known if theory in _theories(lake, name)}
+    pinned = {}
+    for reference in references:
+        name, version = parse_reference(reference)
+        if name not in known:
+            raise InputError(f"hull data set {name!r} is not in the lake; there are {', '.join(known) or 'none'}")
+        pinned[name] = lake.version(name) if version is None else version
+    return pinned
+
+
+def _theories(lake: Lake, dataset: str) -> set[str]:
+    return set(pc.unique(lake.read(dataset, columns=["theory"])["theory"]).to_pylist())
+
+
+def lake_entries(lake: Lake, versions: Mapping[str, int], theory: str, elements: Collection[str]) -> LakeEntries:
+    """The row of lowest energy per atom of each formula: neutral bulk crystals of `elements` at `theory`."""
+    best: dict[str, dict[str, Any]] = {}
+    for dataset, version in versions.items():
+        for row in _bulk_rows(lake, dataset, version, theory):
+            if not set(row["elements"]) <= set(elements):
+                continue
+            rival = best.get(row["formula"])
+            if rival is None or _energy_per_atom(row) < _energy_per_atom(rival):
+                best[row["formula"]] = row
+    rows = [best[formula] for formula in sorted(best)]
+    return LakeEntries(rows, dict(versions), _notes(rows))
+
+
+def _bulk_rows(lake: Lake, dataset: str, version: int, theory: str) -> Iterable[dict[str, Any]]:
+    """Rows of a data set that can stand on a hull, lowest of each formula only, so that few become Python objects."""
+    table = lake.read(dataset, version, columns=list(COLUMNS))
+    table = table.filter(pc.and_(pc.equal(table["theory"], theory), pc.is_valid(table["energy"])))
+    if not table.num_rows:
+        return []
+    per_atom = pc.divide(table["energy"], pc.cast(table["n_atoms"], "float64"))
+    table = table.append_column("energy_per_atom", per_atom).sort_by("energy_per_atom")
+    lowest: dict[str, dict[str, Any]] = {}
+    thin = table.select(["formula", "pbc", "total_charge"]).to_pydict()
+    for row, (formula, pbc, charge) in enumerate(zip(*thin.values(), strict=True)):
+        if formula not in lowest and all(pbc) and not charge:
+            lowest[formula] = table.slice(row, 1).to_pylist()[0]
+    return lowest.values()
+
+
+def _energy_per_atom(row: Mapping[str, Any]) -> float:
+    return float(row["energy"] / row["n_atoms"])
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    gaps = [abs(r["energy"] - r["free_energy"]) / r["n_atoms"] for r in rows if r.get("free_energy") is not None]
+    if not gaps or max(gaps) <= ENTROPY_NOTE:
+        return []
+    return [
+        "hull references are energies extrapolated to zero smearing; the model's target, the free energy, differs"
+        f" by up to {1000 * max(gaps):.1f} meV/atom"
+    ]
+
+
+def counts_of(numbers: Iterable[int]) -> dict[str, float]:
+    """Element -> atoms."""
+    symbols, counts = np.unique([chemical_symbols[number] for number in numbers], return_counts=True)
+    return {str(symbol): float(count) for symbol, count in zip(symbols, counts, strict=True)}
+
+
+def entry_of_row(row: Mapping[str, Any]) -> HullEntry:
+    """The hull entry of a lake row."""
+    numbers, _, cell = arrays_of(dict(row))
+    return HullEntry(
+        composition=tuple(counts_of(numbers).items()),
+        energy_per_atom=_energy_per_atom(row),
+        name=row["formula"],
+        source=f"{row['dataset']}:{row['structure_id'][:12]}",
+        theory=row["theory"],
+        volume_per_atom=abs(float(np.linalg.det(cell))) / len(numbers),
+    )
+
+
+def reference_candidates(entries: Sequence[Mapping[str, Any]], elements: Iterable[str]) -> list[Candidate]:
+    """Structures that the model relaxes for its own hull: the lake's lowest, and each element's common crystals."""
+    rows = [Candidate(*arrays_of(dict(row)), row["formula"], f"reference:{row['structure_id']}") for row in entries]
+    crystals = [
+        Candidate.of(
+            prototype.decorate((symbol,), _volume(prototype.sites, symbol)),
+            prototype.name,
+            f"reference:{prototype.name}:{symbol}",
+        )
+        for symbol in sorted(set(elements))
+        for prototype in ELEMENTAL
+    ]
+    return [*rows, *crystals]
+
+
+def _volume(sites: Sequence[Any], symbol: str) -> float:
+    return guess_volume([symbol] * len(sites))
+
+
+def model_entries(
+    references: Iterable[Candidate], results: Mapping[str, Mapping[str, Any]], theory: str
+) -> list[HullEntry]:
+    """Hull entries by the model: references that it relaxed to convergence."""
+    entries = []
+    for reference in references:
+        result = results.get(reference.candidate_id)
+        if result is None or not result["converged"] or result["energy_per_atom"] is None:
+            continue
+        entries.append(
+            HullEntry(
+                composition=tuple(counts_of(reference.numbers).items()),
+                energy_per_atom=result["energy_per_atom"],
+                name=reference.formula,
+                source=reference.source,
+                theory=f"model of {theory}",
+            )
+        )
+    return entries
+
+
+def dft_hull(entries: LakeEntries, theory: str, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
+    """The fixed hull of lake entries, and remarks on elements without a reference.
+
+    Raises:
+        InputError: no element has a reference at the theory.
+    """
+    hull = ReferenceHull([entry_of_row(row) for row in entries.rows])
+    missing = hull.missing(elements)
+    if len(missing) == len(set(elements)):
+        raise InputError(
+            f"the lake has no reference energy at {theory} for {', '.join(missing)}; ingest or label these elements,"
+            ' or set [hull] reference = "model"'
+        )
+    notes = [
+        f"no reference energy at {theory} for {', '.join(missing)}: candidates that hold them get no hull distance"
+    ]
+    return hull, [*(notes if missing else []), *entries.notes]
+
+
+def lake_crystals(lake: Lake, versions: Mapping[str, int], formulas: Collection[str]) -> list[Crystal]:
+    """Bulk crystals of the lake with one of `formulas`, as something to compare candidates with."""
+    crystals: list[Crystal] = []
+    for dataset, version in versions.items():
+        table = lake.read(dataset, version, columns=["structure_id", "formula", "numbers", "positions", "cell", "pbc"])
+        keep = pc.is_in(table["formula"], value_set=pa.array(sorted(formulas), pa.string()))
+        crystals += [
+            Crystal(f"{dataset}:{row['structure_id'][:12]}", *arrays_of(row))
+            for row in table.filter(keep).to_pylist()
+            if all(row["pbc"])
+        ]
+    return crystals
