@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from flows.cli import ingest, lake
+from flows.cli import evaluate, models, train
+from flows.cli import demo
 from flows.settings import apply_quiet_defaults
 
 app = typer.Typer(
@@ -33,6 +36,18 @@ def root(
 ) -> None:
     """Set what every verb needs."""
     apply_quiet_defaults()
+
+
+app.command("ingest")(ingest.ingest)
+app.add_typer(lake.app, name="lake")
+
+
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(models.app, name="models")
+
+
+app.command("demo")(demo.demo)
 
 
 def main() -> None:

@@ -1,0 +1,168 @@
+"""The whole river on the sample set, one stage after the other, as a newcomer would type it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flows.cli.output import say
+from flows.cli.results import CampaignResult, DemoResult, EvaluateResult, IngestResult, TrainResult
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.lake.table import Lake
+from gnn.screening.truth import TruthCase, TruthScore, elemental_references, formation_energy, score, truth_cases
+from gnn.structures.atoms import record_to_atoms
+from gnn.structures.record import Record, table_to_records
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from gnn.potentials.load import CheckpointPotential
+
+SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
+CARD = "sluice-sample"
+TRAINING, TRUTH = "sample", "sample-truth"
+MODEL = "sample"
+FMAX = 0.05
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, what: str) -> Iterator[None]:
+        """Say what begins, and note how long it took."""
+        say(f"── {name}: {what}")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 1)
+
+
+def sample_file(name: str) -> Path:
+    """A file of the sample set.
+
+    Raises:
+        InputError: the sample set is not beside the package.
+    """
+    path = SAMPLE / name
+    if not path.is_file():
+        raise InputError(f"the sample set is not here: {path} is missing; the demo needs a checkout of the repository")
+    return path
+
+
+def demo(home: Home, minutes: float, committee: int, cluster: str = "local") -> DemoResult:
+    """Ingest the sample set, train on it, evaluate, screen, score against DFT, and write the report."""
+    clock = Clock()
+    with clock.stage("ingest", "DFT labels into the lake"):
+        ingested = ingest_sample(home)
+    with clock.stage("train", f"graphs, then {committee} networks for {minutes:g} minutes, tracked and registered"):
+        trained = train_model(home, minutes, committee, cluster)
+    with clock.stage("evaluate", "errors on formulas that the networks never saw"):
+        evaluated = evaluate_model(home)
+    with clock.stage("truth", "relaxations that DFT has done too, of formulas never seen"):
+        truth = asdict(score_truth(home))
+    with clock.stage("screen", "candidates, relaxation, hull, selection, DFT inputs, report"):
+        campaign = run_campaign(home, cluster)
+    return DemoResult(
+        seconds=clock.seconds,
+        ingest=ingested,
+        train=trained,
+        evaluate=evaluated,
+        campaign=campaign,
+        truth=truth,
+        report=campaign.paths.get("report", ""),
+    )
+
+
+def ingest_sample(home: Home) -> IngestResult:
+    """Both parts of the sample set into the lake; the training part's counts."""
+    from flows.ingest import ingest
+
+    ingest([str(sample_file(f"{TRUTH}.parquet"))], TRUTH, home, card=CARD)
+    return ingest([str(sample_file(f"{TRAINING}.parquet"))], TRAINING, home, card=CARD)
+
+
+def train_model(home: Home, minutes: float, committee: int, cluster: str) -> TrainResult:
+    """A committee of small networks on the training part, registered."""
+    from flows.train import train
+    from gnn.training.config import make_config
+
+    config = make_config(
+        {
+            "data": {"datasets": [TRAINING]},
+            "preset": "small",
+            "minutes": minutes,
+            "committee": committee,
+            "register_as": MODEL,
+        }
+    )
+    return train(config, home, cluster=cluster)
+
+
+def evaluate_model(home: Home) -> EvaluateResult:
+    """Errors of the registered model on its test split."""
+    from flows.evaluate import evaluate
+
+    return evaluate(MODEL, TRAINING, home, split="test")
+
+
+def run_campaign(home: Home, cluster: str) -> CampaignResult:
+    """The demo's campaign."""
+    from flows.screen import screen
+
+    return screen(sample_file("campaign.toml"), home, cluster=cluster)
+
+
+def score_truth(home: Home) -> TruthScore:
+    """Relax by the model from where DFT's relaxations started, and compare formation energies."""
+    lake = Lake(home.lake)
+    cases = truth_cases(table_to_records(lake.read(TRUTH)))
+    references = elemental_references(table_to_records(lake.read(TRAINING)))
+    true = [_formation_energy(case.end, references) for case in cases]
+    predicted = _predicted(home, cases, references)
+    return score(np.array(predicted), np.array(true))
+
+
+def _formation_energy(record: Record, references: dict[str, float]) -> float:
+    if record.energy is None:
+        raise InputError(f"structure {record.structure_id} of {TRUTH} has no energy")
+    return formation_energy(record.numbers.tolist(), record.energy, references)
+
+
+def _predicted(home: Home, cases: list[TruthCase], references: dict[str, float]) -> list[float]:
+    from flows.registry import resolve
+    from gnn.potentials.load import load
+    from gnn.simulation.relax import RelaxSettings, relax_many
+
+    potential: CheckpointPotential = load(resolve(MODEL, home))
+    starts = [record_to_atoms(case.start) for case in cases]
+    relaxed: list[Atoms] = [r.atoms for r in relax_many(starts, potential.lead(), RelaxSettings(fmax=FMAX))]
+    energies = [prediction.energy for prediction in potential.predict_atoms(relaxed)]
+    return [
+        formation_energy(atoms.numbers.tolist(), energy, references)
+        for atoms, energy in zip(relaxed, energies, strict=True)
+    ]
+
+
+def describe(result: DemoResult) -> dict[str, Any]:
+    """The figures a newcomer wants to see first."""
+    return {
+        "structures in the lake": result.ingest.kept + result.ingest.duplicates,
+        "test energy MAE, meV/atom": result.evaluate.energy_mae_mev_per_atom,
+        "test force MAE, meV/Å": result.evaluate.force_mae_mev_per_angstrom,
+        "candidates": result.campaign.n_candidates,
+        "shortlist": result.campaign.n_shortlist,
+        "Spearman against DFT": round(result.truth["spearman"], 3),
+        "best decile found": round(result.truth["best_decile_recall"], 2),
+        "seconds": sum(result.seconds.values()),
+        "report": result.report,
+    }
