@@ -13,9 +13,10 @@ from torch import Tensor
 class Labels:
     """Targets of a batch; NaN-free, with a mask where a label is missing.
 
-    energy (B,) eV, total, consistent with the forces; forces (N, 3) eV/Å; stress (B, 6) eV/Å³, xx yy zz yz xz xy,
-    positive = tension. Masks are bool: energy_mask (B,), force_mask (N,) (False on fixed atoms and where unlabelled),
-    stress_mask (B,). properties[name] is (B,) or (N,) by its level, property_masks[name] likewise.
+    energy (B,) eV, total, consistent with the forces, always float64 (10⁴ eV in float32 is 1 meV off); forces (N, 3)
+    eV/Å; stress (B, 6) eV/Å³, xx yy zz yz xz xy, positive = tension. Masks are bool: energy_mask (B,), force_mask (N,)
+    (False on fixed atoms and where unlabelled), stress_mask (B,). properties[name] is (B,) or (N,) by its level,
+    property_masks[name] likewise.
     """
 
     energy: Tensor
@@ -67,7 +68,8 @@ def _move(value: Any, device: torch.device | str, dtype: torch.dtype | None) -> 
     if isinstance(value, dict):
         return {key: _move(item, device, dtype) for key, item in value.items()}
     if isinstance(value, Labels):
-        return replace(value, **{f.name: _move(getattr(value, f.name), device, dtype) for f in fields(value)})
+        moved = {f.name: _move(getattr(value, f.name), device, dtype) for f in fields(value)}
+        return replace(value, **(moved | {"energy": value.energy.to(device=device, dtype=torch.float64)}))
     return value
 
 

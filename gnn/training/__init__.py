@@ -1,0 +1,1 @@
+"""Training: configuration, losses, schedule, the resumable loop, evaluation and the checkpoint folder."""

@@ -1,0 +1,117 @@
+"""The model card: what a checkpoint is, for the person who finds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEADLINES = {
+    "energy_mae_mev_per_atom": "energy MAE, meV/atom",
+    "energy_rmse_mev_per_atom": "energy RMSE, meV/atom",
+    "energy_rmse_mev": "energy RMSE, meV a structure",
+    "force_mae_mev_per_angstrom": "force MAE, meV/Å",
+    "force_rmse_mev_per_angstrom": "force RMSE, meV/Å",
+    "stress_mae_gpa": "stress MAE, GPa",
+}
+
+
+def model_card(manifest: dict[str, Any]) -> str:
+    """Markdown of a checkpoint's manifest (as JSON values)."""
+    parts = [
+        f"# {manifest['name']}",
+        _summary(manifest),
+        "## Intended use",
+        _intended_use(manifest),
+        "## Data",
+        _data(manifest),
+        "## Errors",
+        _errors(manifest["metrics"]),
+        "## How to load it",
+        _loading(manifest),
+        "## Training and cost",
+        _cost(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    model, producer = manifest["model"], manifest["producer"]
+    members = "" if manifest["members"] == 1 else f", a committee of {manifest['members']}"
+    return (
+        f"A graph network potential of the family `{model['family']}`{members}: {model['channels']} channels, "
+        f"{model['layers']} layers, correlation {model['correlation']}, cutoff {manifest['cutoff']:g} Å. "
+        f"Written by Sluice {producer['sluice']} on {producer['created']}.\n\n"
+        f"- Elements: {', '.join(manifest['elements'])}\n"
+        f"- Levels of theory: {', '.join(f'`{theory}`' for theory in manifest['theories'])}\n"
+        f"- Properties beside energy, forces and stress: {', '.join(model['properties']) or 'none'}\n"
+        f"- Units: {'; '.join(f'{name} in {unit}' for name, unit in manifest['units'].items())}\n"
+        f"- sha256 of the weights: `{manifest['sha256']}`"
+    )
+
+
+def _intended_use(manifest: dict[str, Any]) -> str:
+    lines = [
+        "Energies, forces and stresses of structures made of the elements above, near those it was trained on; "
+        "relaxation and ranking of candidates before DFT. Its energies belong to the levels of theory above and must "
+        "not be mixed with others. Far from its data it is wrong without warning: "
+        + ("the spread of its members is a sign of it, not a bound." if manifest["members"] > 1 else "label and check.")
+    ]
+    if "energy" not in _trained_targets(manifest) and manifest["metrics"]:
+        lines.append("It was trained without energies: use only its properties.")
+    return "\n\n".join(lines)
+
+
+def _trained_targets(manifest: dict[str, Any]) -> set[str]:
+    names = {name for errors in manifest["metrics"].values() for name, value in errors.items() if value is not None}
+    return {"energy"} if any(name.startswith("energy") for name in names) else set()
+
+
+def _data(manifest: dict[str, Any]) -> str:
+    data = manifest["data"]
+    counts = ", ".join(f"{n} {split}" for split, n in data["split_counts"].items())
+    lines = ["| data set | version | licence | content |", "| --- | --- | --- | --- |"]
+    for item in data["inputs"]:
+        licence = item["licence"] or "not stated"
+        lines.append(f"| {item['dataset']} | {item['version']} | {licence} | `{item['content_digest'][:16]}` |")
+    lines += ["", f"Structures: {counts} (split seed {data['split_seed']}). Graph set `{data['graph_set_id'][:16]}`."]
+    return "\n".join(lines + _reference_lines(data["reference_sources"]))
+
+
+def _reference_lines(sources: dict[str, dict[str, str]]) -> list[str]:
+    kinds = {theory: sorted(set(elements.values())) for theory, elements in sources.items()}
+    return [f"Reference energies of `{theory}`: {' and '.join(found)}." for theory, found in kinds.items() if found]
+
+
+def _errors(metrics: dict[str, dict[str, Any]]) -> str:
+    if not metrics:
+        return "Not evaluated."
+    splits = list(metrics)
+    lines = ["| | " + " | ".join(splits) + " |", "| --- " * (len(splits) + 1) + "|"]
+    for key, label in {"n_structures": "structures", **HEADLINES}.items():
+        values = [metrics[split].get(key) for split in splits]
+        if any(value is not None for value in values):
+            lines.append(f"| {label} | " + " | ".join(_number(value) for value in values) + " |")
+    names = sorted({name for split in splits for name in metrics[split].get("properties", {})})
+    for name in names:
+        found = [metrics[split].get("properties", {}).get(name) for split in splits]
+        unit = next(item["unit"] for item in found if item)
+        lines.append(f"| {name} MAE, {unit} | " + " | ".join(_number(i and i["mae"]) for i in found) + " |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _loading(manifest: dict[str, Any]) -> str:
+    return (
+        "```python\nfrom flows import load\n\n"
+        f'atoms.calc = load("models:/{manifest["name"]}@champion").calculator()   # or the path of this folder\n```'
+    )
+
+
+def _cost(manifest: dict[str, Any]) -> str:
+    cost = ", ".join(f"{name} {value:.4g}" for name, value in manifest["cost"].items())
+    training = manifest["training"]
+    minutes = training.get("minutes")
+    budget = f"{minutes:g} minutes" if minutes else f"{training.get('epochs')} epochs"
+    return f"Budget {budget}; {cost or 'cost not recorded'}. The whole configuration is in `model.json`."

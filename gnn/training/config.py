@@ -1,0 +1,165 @@
+"""What a training is told: typed, documented, readable from TOML. None means "taken from the data"."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gnn.errors import InputError
+from gnn.files import digest
+
+LossKind = Literal["huber", "mse", "mae", "norm"]
+PresetName = Literal["small", "default", "accurate"]
+
+NOT_IN_DIGEST = {"device", "threads", "register_as", "checkpoint_s", "data", "committee", "experiment"}
+"""Fields that do not change what is trained; data enters the digest as the graph set's id, committee as seeds."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Which data, and how it is divided; the part that `sluice preprocess` needs."""
+
+    datasets: list[str] = Field(default_factory=list, description="lake data sets, NAME or NAME@VERSION")
+    cutoff: float | None = Field(default=None, gt=0, le=20, description="Å; None: the preset's")
+    split: dict[str, float] | None = Field(default=None, description="train/valid/test, fractions or counts")
+    split_by: Literal["group", "structure"] | None = Field(default=None, description="what a split keeps together")
+    split_seed: int = Field(default=0, description="seed of the split")
+
+
+class OptimiserConfig(_Section):
+    """AdamW with gradient clipping."""
+
+    lr: float | None = Field(default=None, gt=0, description="peak learning rate")
+    weight_decay: float = Field(default=1e-5, ge=0, description="decoupled; on weight matrices only")
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="decay of the first and second moments")
+    amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
+    clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
+
+
+class ScheduleConfig(_Section):
+    """Learning rate against progress, which runs from 0 to 1 over the whole budget."""
+
+    warmup: float = Field(default=0.02, ge=0, lt=1, description="part of the budget with a rising rate")
+    decay: Literal["cosine", "linear"] = Field(default="cosine", description="shape of the fall after the warm-up")
+    final: float = Field(default=0.01, gt=0, le=1, description="rate at the end, as part of the peak")
+
+
+class BatchConfig(_Section):
+    """Structures are packed into batches by size."""
+
+    max_atoms: int | None = Field(default=None, ge=1, description="atoms a batch; a larger structure is one by itself")
+    max_edges: int | None = Field(default=None, ge=1, description="directed edges a batch")
+    valid_factor: int = Field(default=4, ge=1, description="evaluation batches hold this many times as many atoms")
+
+
+class EmaConfig(_Section):
+    """Exponential moving average of the weights; it is what is evaluated and kept."""
+
+    decay: float | None = Field(default=None, ge=0, lt=1, description="largest; None: 0.99 growing to 0.999")
+
+
+class TermConfig(_Section):
+    """One term of the loss, on errors in units of the data's own scale."""
+
+    weight: float = Field(ge=0, description="weight at the beginning")
+    late_weight: float | None = Field(default=None, ge=0, description="weight after the hand-over; None: the same")
+    kind: LossKind = Field(default="huber", description="huber, mse, mae; norm: Huber of a vector's length")
+    delta: float = Field(default=0.1, gt=0, description="where Huber turns from square to linear")
+
+
+class LossConfig(_Section):
+    """Loss = sum of weighted terms; a missing label contributes nothing."""
+
+    energy: TermConfig = TermConfig(weight=1.0, late_weight=10.0)
+    forces: TermConfig = TermConfig(weight=10.0, kind="norm")
+    stress: TermConfig = TermConfig(weight=1.0)
+    properties: dict[str, TermConfig] = Field(default_factory=dict, description="weight 1, huber where not given")
+    handover: tuple[float, float] = Field(default=(0.6, 0.85), description="progress from weights to late weights")
+
+    @model_validator(mode="after")
+    def _handover_rises(self) -> LossConfig:
+        start, end = self.handover
+        if not 0 <= start <= end <= 1:
+            raise ValueError(f"handover {self.handover} must rise within 0 and 1")
+        return self
+
+
+class TrainConfig(_Section):
+    """A whole training. Exactly one of `epochs` and `minutes` is the budget."""
+
+    data: DataConfig = DataConfig()
+    preset: PresetName = Field(default="default", description="size of the network")
+    model: dict[str, Any] = Field(default_factory=dict, description="overrides of the preset's architecture")
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch: BatchConfig = BatchConfig()
+    ema: EmaConfig = EmaConfig()
+    losses: LossConfig = LossConfig()
+    epochs: int | None = Field(default=None, ge=1, description="budget in passes over the training split")
+    minutes: float | None = Field(default=None, gt=0, description="budget in minutes of wall time, summed over resumes")
+    seed: int = Field(default=0, ge=0, description="seed of weights and batch order; member K uses seed + K")
+    committee: int = Field(default=1, ge=1, le=64, description="members, trained with different seeds")
+    init: str | None = Field(
+        default=None, description="checkpoint folder (the CLI: any model name) whose weights are the start"
+    )
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the network")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1; auto: a GPU where there is one")
+    threads: int | None = Field(default=None, ge=1, description="torch threads a member; None: its share of cores")
+    checkpoint_s: float = Field(default=45.0, gt=0, description="seconds between resumable states")
+    max_bad_steps: int = Field(default=20, ge=0, description="steps with a non-finite loss before the training stops")
+    register_as: str | None = Field(default=None, description="name in the model registry")
+    experiment: str = Field(default="sluice", description="name of the tracking experiment")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError("epochs and minutes are both given; give one budget")
+        return self
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: no such file, or it is not TOML.
+    """
+    if not path.is_file():
+        raise InputError(f"no configuration file {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+
+
+def make_config(values: dict[str, Any]) -> TrainConfig:
+    """A checked configuration of nested tables.
+
+    Raises:
+        InputError: an unknown field or a value out of range; the message names each.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"training configuration: {describe_validation(error)}") from None
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Pydantic's complaints in one line: `field: what (value)`; ..."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "whole"
+        given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r})"
+        parts.append(f"{where}: {item['msg']}{given}")
+    return "; ".join(parts)
+
+
+def run_digest(config: TrainConfig, graph_set_id: str, init_sha256: str | None) -> str:
+    """sha256 of all that decides the result of one member: configuration, data, initial weights."""
+    content = config.model_dump(mode="json", exclude=NOT_IN_DIGEST | {"init"})
+    return digest({"config": content, "graph_set_id": graph_set_id, "init": init_sha256})

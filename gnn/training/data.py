@@ -1,0 +1,34 @@
+"""What a training needs of its data; `gnn.graphs.loader.GraphData` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+from gnn.graphs.batch import Batch
+from gnn.graphs.graph_set import GraphSet, Split
+
+
+class TrainingData(Protocol):
+    """A graph set whose structures come in batches."""
+
+    @property
+    def graph_set(self) -> GraphSet:
+        """The manifest."""
+        ...
+
+    def batches(
+        self,
+        split: Split,
+        max_atoms: int,
+        max_edges: int | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        dtype: torch.dtype = torch.float32,
+        start: int = 0,
+    ) -> Iterator[Batch]:
+        """One pass over a split, packed by size, from batch `start` on; the same for the same (seed, epoch)."""
+        ...

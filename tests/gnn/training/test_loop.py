@@ -1,0 +1,189 @@
+"""The loop: it learns, it is repeatable, and no kill changes its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gnn.errors import InputError, SluiceError
+from gnn.training import state as disk
+from gnn.training.loop import Progress, Trainer, train, validation_score
+from gnn.training.tracker import NullTracker
+
+
+class StoppedError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def weights(outcome: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in outcome.model.named_parameters()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_loss_falls(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
+    outcome = train(tiny_recipe(epochs=12), copper, run_folder)
+    assert outcome.curve[-1].train["loss"] < 0.7 * outcome.curve[0].train["loss"]
+    assert outcome.epochs == 12
+    assert outcome.structures == 12 * len(copper.held["train"])
+
+
+def test_two_runs_are_bit_for_bit_the_same(copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path) -> None:
+    first = train(tiny_recipe(), copper, tmp_path / "a")
+    second = train(tiny_recipe(), copper, tmp_path / "b")
+    assert same(weights(first), weights(second))
+    assert [r.train for r in first.curve] == [r.train for r in second.curve]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 7, 11])
+def test_stopped_anywhere_it_ends_with_the_same_weights(
+    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path, stop_at: int
+) -> None:
+    whole = train(tiny_recipe(), copper, tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if progress.step == stop_at:
+            raise StoppedError
+
+    recipe = tiny_recipe(checkpoint_s=1e-9)
+    with pytest.raises(StoppedError):
+        train(recipe, copper, tmp_path / "cut", progress=stop)
+    resumed = train(recipe, copper, tmp_path / "cut")
+    assert same(weights(whole), weights(resumed))
+    assert resumed.structures == whole.structures
+    assert [r.train for r in whole.curve] == [r.train for r in resumed.curve]
+    assert [r.valid for r in whole.curve] == [r.valid for r in resumed.curve]
+
+
+def test_a_kill_between_tensors_and_pointer_leaves_the_state_before(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(checkpoint_s=1e-9)
+    write_text, calls = disk.write_text, []
+
+    def die_third_time(path: Path, text: str) -> Path:
+        calls.append(path)
+        if len(calls) == 3:
+            raise StoppedError
+        return write_text(path, text)
+
+    monkeypatch.setattr(disk, "write_text", die_third_time)
+    with pytest.raises(StoppedError):
+        train(recipe, copper, run_folder)
+    monkeypatch.undo()
+    assert len(list(run_folder.glob("state-*.safetensors"))) == 2
+    resumed = train(recipe, copper, run_folder)
+    assert same(weights(resumed), weights(train(tiny_recipe(), copper, run_folder.with_name("whole"))))
+    assert len(list(run_folder.glob("state-*.safetensors"))) == 1
+
+
+def test_a_finished_run_is_reused(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
+    steps: list[int] = []
+    first = train(tiny_recipe(), copper, run_folder)
+    again = train(tiny_recipe(), copper, run_folder, progress=lambda p: steps.append(p.step))
+    assert again.reused
+    assert not steps
+    assert same(weights(first), weights(again))
+
+
+def test_another_configuration_is_refused_in_the_same_folder(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    train(tiny_recipe(), copper, run_folder)
+    with pytest.raises(InputError, match="another training"):
+        train(tiny_recipe(seed=1), copper, run_folder)
+
+
+def test_a_damaged_state_is_refused(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
+    train(tiny_recipe(), copper, run_folder)
+    path = next(run_folder.glob("state-*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(SluiceError, match="damaged"):
+        train(tiny_recipe(), copper, run_folder)
+
+
+def test_a_budget_of_time_ends_in_time_with_the_final_rate(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    outcome = train(tiny_recipe(minutes=2 / 60), copper, run_folder)
+    assert 1.8 < outcome.elapsed_s < 2.6
+    assert outcome.curve[-1].progress == pytest.approx(1.0, abs=0.02)
+    assert outcome.curve[-1].lr == pytest.approx(0.01 * 5e-3, rel=0.5)
+    assert outcome.metrics
+
+
+def test_time_counts_over_resumes(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
+    recipe = tiny_recipe(minutes=2 / 60, checkpoint_s=1e-9)
+
+    def stop(progress: Progress) -> None:
+        if progress.elapsed_s > 1.0:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(recipe, copper, run_folder, progress=stop)
+    assert train(recipe, copper, run_folder).elapsed_s < 2.6
+
+
+def test_a_nonfinite_loss_is_skipped_and_counted_then_stops(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gnn.training import loop
+
+    real, calls = loop.total_loss, []
+
+    def spoilt(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*args) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(loop, "total_loss", spoilt)
+    outcome = train(tiny_recipe(), copper, run_folder)
+    assert outcome.bad_steps == 1
+    assert all(torch.isfinite(value).all() for value in outcome.model.parameters())
+
+    monkeypatch.setattr(loop, "total_loss", lambda *args: real(*args) * float("nan"))
+    with pytest.raises(SluiceError, match=r"not finite 5 times.*lower optimiser.lr"):
+        train(tiny_recipe(), copper, run_folder.with_name("bad"))
+
+
+def test_no_budget_and_no_data_are_said(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
+    from gnn.training.resolve import resolve
+
+    with pytest.raises(InputError, match="no budget"):
+        train(resolve(tiny_config(epochs=None), copper.graph_set), copper, run_folder)
+    empty = copper.graph_set.model_copy(update={"split_counts": {"train": 0}})
+    object.__setattr__(copper, "graph_set", empty)
+    with pytest.raises(InputError, match="no training structures"):
+        train(resolve(tiny_config(), empty), copper, run_folder)
+
+
+def test_a_device_that_is_not_there_is_said(tiny_recipe: Callable[..., Any], copper: Any, run_folder: Path) -> None:
+    with pytest.raises(InputError, match="not known"):
+        train(tiny_recipe(device="abacus"), copper, run_folder)
+
+
+def test_the_best_weights_are_kept(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
+    trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
+    trainer._keep_best(1.0, {"force_mae_mev_per_angstrom": 2.0})
+    best = {name: value.clone() for name, value in trainer.best.items()}
+    for value in trainer.ema.weights.values():
+        value.add_(1.0)
+    trainer._keep_best(2.0, {})
+    assert same(best, trainer.best)
+    trainer._keep_best(0.5, {})
+    assert not same(best, trainer.best)
+    assert trainer.state.best_score == 0.5
+
+
+def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
+    metrics = {"energy_mae_mev_per_atom": 10.0, "force_mae_mev_per_angstrom": 1000.0, "energy_rmse_mev": 1e9}
+    assert validation_score(metrics) == pytest.approx(
+        0.5 * (torch.tensor(10.0).log() + torch.tensor(1000.0).log()).item()
+    )
