@@ -33,7 +33,8 @@ def derivatives(
     if not (forces or stress):
         return Derivatives(None, None)
     (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=training, materialize_grads=True)
-    return Derivatives(_forces(slope, batch) if forces else None, _stress(slope, vectors, batch) if stress else None)
+    bonds = vectors if training else vectors.detach()
+    return Derivatives(_forces(slope, batch) if forces else None, _stress(slope, bonds, batch) if stress else None)
 
 
 def _forces(slope: Tensor, batch: Batch) -> Tensor:

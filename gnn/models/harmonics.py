@@ -83,7 +83,7 @@ class _Harmonics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         vectors, gradient = ctx.saved_tensors
         values = _Harmonics.apply(vectors, ctx.l_max, gradient)
-        slopes = (values @ gradient).view(vectors.shape[0], 3, -1)
+        slopes = (values @ gradient).view(vectors.shape[0], 3, values.shape[1])
         return torch.bmm(slopes, grads[0].unsqueeze(2)).squeeze(2), None, None
 
 
