@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import ingest, lake
-from flows.cli import evaluate, models, train
-from flows.cli import demo
+from flows.cli import demo, evaluate, ingest, label, lake, models, train
 from flows.settings import apply_quiet_defaults
 
 app = typer.Typer(
@@ -45,6 +43,9 @@ app.add_typer(lake.app, name="lake")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")
+
+
+app.command("label")(label.label)
 
 
 app.command("demo")(demo.demo)

@@ -30,6 +30,50 @@ class IngestResult(Result):
     duplicates: int
     quarantined: int
     reasons: dict[str, int]
+    warnings: list[str] = Field(default_factory=list, description="differences from what the card expects")
+
+
+class VersionRow(Result):
+    """One version of a data set."""
+
+    version: int
+    created: str
+    operation: str
+    rows: int
+    content_digest: str
+
+
+class VersionsResult(Result):
+    """`sluice lake versions`."""
+
+    dataset: str
+    versions: list[VersionRow]
+
+
+class QuarantineRow(Result):
+    """One row that was refused."""
+
+    reason: str
+    detail: str | None
+    source_file: str | None
+    source_row: int | None
+
+
+class QuarantineResult(Result):
+    """`sluice lake quarantine`. `rows` shows the first of them."""
+
+    dataset: str
+    quarantined: int
+    reasons: dict[str, int]
+    rows: list[QuarantineRow]
+
+
+class GcResult(Result):
+    """`sluice lake gc`."""
+
+    dry_run: bool
+    deleted: dict[str, int]
+    kept_versions: dict[str, list[int]]
 
 
 class DatasetRow(Result):
@@ -82,6 +126,14 @@ class TrainResult(Result):
     metrics: dict[str, Any]
     cpu_s: float
     wall_s: float
+
+
+class TrainPlanResult(Result):
+    """`sluice train --dry-run`."""
+
+    config: dict[str, Any]
+    cutoff: float
+    remarks: list[str]
 
 
 class PropertyErrors(Result):

@@ -223,7 +223,7 @@ def records_to_table(records: Iterable[Record]) -> pa.Table:
 def _array(value: list[Any] | None, dtype: type, shape: tuple[int, ...], name: str) -> Any:
     if value is None:
         return None
-    array = np.asarray(value, dtype=dtype)
+    array: NDArray[Any] = np.asarray(value, dtype=dtype)
     if array.size != int(np.prod(shape)):
         raise ValueError(f"{name} has {array.size} numbers where {int(np.prod(shape))} are due")
     return array.reshape(shape)
@@ -240,8 +240,9 @@ def row_to_record(row: dict[str, Any]) -> Record:
     source = None
     if row.get("source_file") is not None:
         source = Source(row["source_file"], row["source_row"], row["source_sha256"])
+    plain: dict[str, Any] = {name: row.get(name) for name in _PLAIN_COLUMNS}
     return Record(
-        **{name: row.get(name) for name in _PLAIN_COLUMNS},
+        **plain,
         numbers=_array(row["numbers"], np.int64, (n,), "numbers"),
         positions=_array(row["positions"], np.float64, (n, 3), "positions"),
         cell=_array(row["cell"], np.float64, (3, 3), "cell"),

@@ -1,0 +1,88 @@
+"""Delta tables: opening a version, appending with a digest in the commit, reading in the record's schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from gnn.errors import InputError
+
+ROW_GROUP = 1024
+FOREVER = "interval 36500 days"
+CONFIGURATION = {
+    # a model names the versions it was trained on, so old ones must stay readable until `gc` says otherwise
+    "delta.logRetentionDuration": FOREVER,
+    "delta.deletedFileRetentionDuration": FOREVER,
+}
+DIGEST_KEY = "sluice.content_digest"
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a table."""
+    return (folder / "_delta_log").is_dir() and DeltaTable.is_deltatable(str(folder))
+
+
+def open_table(folder: Path, version: int | None = None) -> DeltaTable:
+    """A table at a version (the newest by default).
+
+    Raises:
+        InputError: there is no such version.
+    """
+    try:
+        return DeltaTable(str(folder), version=version)
+    except DeltaError as error:
+        newest = DeltaTable(str(folder)).version()
+        raise InputError(f"{folder.name}@{version} cannot be read; the newest version is {newest} ({error})") from None
+
+
+def append(folder: Path, rows: pa.Table, digest: str) -> int:
+    """Append rows in one commit that carries the content digest of the whole table; the new version."""
+    write_deltalake(
+        str(folder),
+        rows,
+        mode="append",
+        configuration=None if exists(folder) else CONFIGURATION,
+        writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP),
+        commit_properties=CommitProperties(custom_metadata={DIGEST_KEY: digest}),
+    )
+    return int(DeltaTable(str(folder)).version())
+
+
+def committed_digest(folder: Path, version: int) -> str | None:
+    """The content digest that the commit of a version carries; None where another writer made it."""
+    for commit in open_table(folder, version).history(limit=1):
+        digest = commit.get(DIGEST_KEY)
+        return str(digest) if digest else None
+    return None
+
+
+def batches(
+    table: DeltaTable,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = 1000,
+    where: pc.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows in the order of the files, at most `batch_rows` at a time, in `schema` (or those columns of it).
+
+    Of `where`, files and row groups that cannot hold a row are skipped by their statistics.
+    """
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    dataset = table.to_pyarrow_dataset()
+    stream = dataset.to_batches(
+        columns=wanted.names, filter=where, batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
+    )
+    for batch in stream:
+        if batch.num_rows:
+            yield batch.cast(wanted)
+
+
+def read(table: DeltaTable, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows at once."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    return pa.Table.from_batches(batches(table, schema, columns, 1 << 16), schema=wanted)

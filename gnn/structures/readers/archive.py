@@ -1,0 +1,31 @@
+"""Tar archives: unpacked safely into a temporary folder, then read like any folder."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gnn.structures.readers.opening import costs_the_file
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of a tar archive."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A temporary folder with the archive's members; links out of it, devices and absolute paths are refused.
+
+    Raises:
+        UnreadableFile: the archive is damaged, cut short, or holds such members.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        with costs_the_file(path), tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder)

@@ -1,0 +1,271 @@
+"""From a raw row to a record: names, units, signs, theory, group and properties as the card says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.errors import InputError
+from gnn.structures.cards import AUTO, Card, CardProperty, ReadingRules, Units, force_unit
+from gnn.structures.readers.lookup import MISSING, filled, find, usual
+from gnn.structures.readers.raw import Raw, UnreadableRow
+from gnn.structures.record import Record, Source, reduced_formula
+from gnn.structures.units import (
+    ENERGY_UNITS,
+    LENGTH_UNITS,
+    STRESS_UNITS,
+    VOIGT_ORDERS,
+    reorder_voigt,
+    stress_from_virial,
+    voigt_from_matrix,
+)  # fmt: skip
+
+Floats = NDArray[np.float64]
+GroupBy = Literal["none", "column", "file", "folder", "formula", "chemical_system"]
+
+WHAT_TO_WRITE = {
+    "energy": '[units] energy = "eV"',
+    "forces": '[units] forces = "eV/Å"',
+    "stress": '[units] stress = "kBar" and [stress] sign = "compression" and order = "vasp"',
+    "virial": '[units] energy = "eV"',
+}
+
+
+class Converter:
+    """Makes records of one file's rows.
+
+    `units` is what the file's format defines; what the card says comes first. A label whose unit neither tells is an
+    error, since units are never guessed.
+    """
+
+    def __init__(self, card: Card, rules: ReadingRules, units: Units, default_group: GroupBy) -> None:
+        self.card = card
+        self.rules = rules
+        self.units = units.model_copy(update=rules.units.model_dump(exclude_none=True))
+        self.default_group = default_group
+        self.length = LENGTH_UNITS[self.units.length or "Å"]
+
+    def record(self, raw: Raw, source: Source) -> Record:
+        """The record of one row.
+
+        Raises:
+            UnreadableRow: a label is no number, or has the wrong shape.
+            InputError: the card must say more.
+        """
+        n = len(raw.numbers)
+        pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
+        cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
+        return Record(
+            dataset=self.card.name,
+            theory=self._theory(raw),
+            numbers=raw.numbers,
+            positions=np.asarray(raw.positions, dtype=float) * self.length,
+            cell=cell,
+            pbc=pbc,
+            total_charge=_integer(self._value(raw, "total_charge")[1], "total_charge"),
+            multiplicity=_integer(self._value(raw, "multiplicity")[1], "multiplicity"),
+            energy=self._energy(raw, "energy", n),
+            free_energy=self._energy(raw, "free_energy", n),
+            forces=self._forces(raw, n),
+            stress=self._stress(raw, cell) if pbc.all() else None,
+            magmoms=_per_atom(self._value(raw, "magmoms")[1], n),
+            charges=_per_atom(self._value(raw, "charges")[1], n),
+            fixed=raw.fixed,
+            tags=raw.tags,
+            properties=self._properties(raw, n),
+            config_type=self.rules.config_type or _text(self._value(raw, "config_type")[1]),
+            group=self._group(raw, source),
+            flags=raw.flags,
+            source=source,
+        )
+
+    def _value(self, raw: Raw, label: str) -> tuple[str, Any]:
+        """Key and value of a label: from the card's column, else under its usual names."""
+        column = getattr(self.rules.columns, label)
+        if column is None:
+            return usual(raw.values, label)
+        return column, find(raw.values, column)
+
+    def _unit(self, label: str, key: str) -> str:
+        unit = getattr(self.units, "energy" if label == "virial" else label)
+        if unit is None:
+            raise InputError(
+                f"{key!r} looks like the {label} and nothing says its unit; write {WHAT_TO_WRITE[label]} "
+                f"(or what is true) in a card and give --card CARD.toml"
+            )
+        return str(unit)
+
+    def _energy(self, raw: Raw, label: Literal["energy", "free_energy"], n: int) -> float | None:
+        key, value = self._value(raw, label)
+        number = _number(value, key)
+        if number is None:
+            return None
+        scale = ENERGY_UNITS[self._unit("energy", key)]
+        return number * scale * (n if self.rules.energy_is == "per_atom" else 1)
+
+    def _forces(self, raw: Raw, n: int) -> Floats | None:
+        key, value = self._value(raw, "forces")
+        array = _floats(value, key)
+        if array is None:
+            return None
+        if array.size != 3 * n:
+            raise UnreadableRow(f"array-length: {key} has {array.size} numbers where {3 * n} are due")
+        return np.asarray(array.reshape(n, 3) * force_unit(self._unit("forces", key)))
+
+    def _stress(self, raw: Raw, cell: Floats) -> Floats | None:
+        key, value = self._value(raw, "stress")
+        array = _floats(value, key)
+        if array is None:
+            return self._stress_of_virial(raw, cell)
+        scale = STRESS_UNITS[self._unit("stress", key)]
+        sign = self.rules.stress.sign
+        if sign is None and self.rules.units.stress is not None:
+            raise InputError(
+                f'card {self.card.name} gives {key!r} a unit but no sign; write [stress] sign = "tension" (ASE) or '
+                '"compression" (VASP)'
+            )
+        return _voigt(array, self.rules.stress.order, key) * scale * (-1 if sign == "compression" else 1)
+
+    def _stress_of_virial(self, raw: Raw, cell: Floats) -> Floats | None:
+        key, value = self._value(raw, "virial")
+        array = _floats(value, key)
+        if array is None:
+            return None
+        scale = ENERGY_UNITS[self._unit("virial", key)]
+        volume = abs(float(np.linalg.det(cell)))
+        if volume == 0:
+            raise UnreadableRow("no-volume: a virial without a cell")
+        if array.size == 6:
+            return -_voigt(array, self.rules.stress.order, key) * scale / volume
+        return stress_from_virial(_matrix(array, key) * scale, volume)
+
+    def _theory(self, raw: Raw) -> str:
+        rules = self.rules
+        if rules.theory_column is not None:
+            return self._theory_of_column(raw, rules.theory_column)
+        theory = rules.theory or raw.theory or _text(raw.values.get("theory"))
+        if theory is None:
+            raise InputError(
+                f"neither the file nor card {self.card.name} says the level of theory; give --theory KEY "
+                '(as pbe/vasp-pw520) or write theory = "KEY" in a card'
+            )
+        return theory
+
+    def _theory_of_column(self, raw: Raw, column: str) -> str:
+        path = column if "{" in column else f"{{{column}}}"
+        name = filled(path, raw.values)
+        if name is None:
+            raise UnreadableRow(f"no-theory: the row has no {column}")
+        if self.rules.theory_map and name not in self.rules.theory_map:
+            raise InputError(
+                f"theory {name!r} is not in the card's theory_map ({', '.join(self.rules.theory_map)}); write "
+                f'[theory_map] "{name}" = "KEY"'
+            )
+        return self.rules.theory_map.get(name, name)
+
+    def _properties(self, raw: Raw, n: int) -> dict[str, float | list[float]]:
+        properties = {}
+        for name, declared in self.card.properties.items():
+            value = self._property(raw, name, declared, n)
+            if value is not None:
+                properties[name] = value
+        return properties
+
+    def _property(self, raw: Raw, name: str, declared: CardProperty, n: int) -> float | list[float] | None:
+        key = declared.column or name
+        array = _floats(find(raw.values, key), key)
+        if array is None or np.isnan(array).all():
+            return None
+        due = n if declared.level == "atom" else 1
+        if array.size != due:
+            raise UnreadableRow(f"array-length: property {name} has {array.size} numbers where {due} are due")
+        scaled = array.ravel() * declared.factor
+        return [float(value) for value in scaled] if declared.level == "atom" else float(scaled[0])
+
+    def _group(self, raw: Raw, source: Source) -> str | None:
+        rule = self.rules.group
+        by = self.default_group if rule is None else rule.by
+        if rule is None and raw.group is not None:
+            return raw.group
+        if by == "column" and rule is not None:
+            return self._group_of_column(raw, rule.template or f"{{{rule.column}}}", rule.remove)
+        names = {
+            "none": lambda: None,
+            "file": lambda: source.file,
+            "folder": lambda: source.file.rpartition("/")[0] or source.file,
+            "formula": lambda: reduced_formula(raw.numbers),
+            "chemical_system": lambda: chemical_system(raw.numbers),
+        }
+        name: str | None = names[by]()
+        return name
+
+    def _group_of_column(self, raw: Raw, template: str, remove: str | None) -> str | None:
+        name = filled(template, raw.values)
+        if name is None or remove is None:
+            return name
+        return re.sub(remove, "", name).strip() or None
+
+
+def chemical_system(numbers: NDArray[np.int64]) -> str:
+    """Elements present, sorted and joined, as `Li-O-P`."""
+    from ase.data import chemical_symbols
+
+    return "-".join(sorted({chemical_symbols[z] for z in numbers}))
+
+
+def is_generic(card: Card) -> bool:
+    """Whether a card leaves everything to the file's format."""
+    return card.reader == AUTO and not card.properties and not card.columns.model_dump(exclude_none=True)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is MISSING or value is None else str(value)
+
+
+def _floats(value: Any, key: str) -> Floats | None:
+    if value is MISSING or value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise UnreadableRow(f"not-a-number: {key} is {str(value)[:80]!r}") from None
+
+
+def _number(value: Any, key: str) -> float | None:
+    array = _floats(value, key)
+    if array is None:
+        return None
+    if array.size != 1:
+        raise UnreadableRow(f"array-length: {key} has {array.size} numbers where 1 is due")
+    return float(array.ravel()[0])
+
+
+def _integer(value: Any, key: str) -> int | None:
+    number = _number(value, key)
+    if number is None:
+        return None
+    if not number.is_integer():
+        raise UnreadableRow(f"not-a-number: {key} is {number} where an integer is due")
+    return int(number)
+
+
+def _per_atom(value: Any, n: int) -> Floats | None:
+    """Per-atom scalars; what has another shape (a total under the same name) is no label of the atoms."""
+    if value is MISSING or value is None or np.shape(value) not in ((n,), (n, 1)):
+        return None
+    return np.asarray(value, dtype=float).ravel()
+
+
+def _voigt(array: Floats, order: str, key: str) -> Floats:
+    if array.size == 6:
+        return reorder_voigt(array.ravel(), VOIGT_ORDERS[order])
+    return voigt_from_matrix(_matrix(array, key))
+
+
+def _matrix(array: Floats, key: str) -> Floats:
+    if array.size != 9:
+        raise UnreadableRow(f"array-length: {key} has {array.size} numbers where 6 or 9 are due")
+    return array.reshape(3, 3)

@@ -1,0 +1,100 @@
+"""Finding values in a row: by dotted path, by the usual spellings of a label, by template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gnn.errors import InputError
+
+MISSING = object()
+"""What `find` gives for a path that leads nowhere; None is a value that a file may state."""
+
+ORIGINS = ("", "ref", "reference", "dft", "qm", "true", "target", "label", "vasp", "pbe", "abinitio")
+"""Words that people put before a label's name to say where it is from."""
+
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "energy": (
+        "energy",
+        "energies",
+        "total_energy",
+        "potential_energy",
+        "tot_energy",
+        "e_tot",
+        "etot",
+        "e",
+        "e_0_energy",
+    ),
+    "free_energy": ("free_energy", "e_fr_energy"),
+    "forces": ("forces", "force", "f"),
+    "stress": ("stress", "stresses", "stress_tensor", "virial_stress"),
+    "virial": ("virial", "virials"),
+    "magmoms": ("magmoms", "magnetic_moments", "magmom"),
+    "charges": ("charges", "atomic_charges", "partial_charges"),
+    "total_charge": ("total_charge", "charge", "net_charge"),
+    "multiplicity": ("multiplicity", "spin_multiplicity"),
+    "config_type": ("config_type", "configuration_type"),
+}
+"""Usual names of each label, without case and origin."""
+
+
+def find(values: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of nested mappings and lists; a key that itself holds dots is tried first."""
+    if path in values:
+        return values[path]
+    node: Any = values
+    for part in path.split("."):
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif isinstance(node, list | tuple) and part.lstrip("-").isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return MISSING
+    return node
+
+
+def _is_spelling(key: str, names: tuple[str, ...]) -> bool:
+    word = key.lower().replace("-", "_")
+    return any(word == (f"{origin}_{name}" if origin else name) for origin in ORIGINS for name in names)
+
+
+def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
+    """Key and value of a label under one of its usual names, ("", MISSING) where there is none.
+
+    Raises:
+        InputError: several keys fit and disagree; the card must say which.
+    """
+    found = [(key, value) for key, value in values.items() if value is not None and _is_spelling(key, SPELLINGS[label])]
+    if not found:
+        return "", MISSING
+    if any(not _same(found[0][1], value) for _, value in found[1:]):
+        names = " and ".join(repr(key) for key, _ in found)
+        raise InputError(
+            f'{names} both look like the {label} and differ; write [columns] {label} = "{found[0][0]}" in a card, '
+            "with the one that is meant"
+        )
+    return found[0]
+
+
+def _same(left: Any, right: Any) -> bool:
+    try:
+        return bool(np.shape(left) == np.shape(right) and np.allclose(left, right, rtol=0, atol=1e-8, equal_nan=True))
+    except TypeError:
+        return bool(left == right)
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str | None:
+    """`template` with each {path} replaced by its value; None where one of them is missing."""
+    missing = False
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal missing
+        value = find(values, match[1])
+        missing |= value is MISSING or value is None
+        return str(value)
+
+    text = re.sub(r"\{([^{}]+)\}", replace, template)
+    return None if missing else text

@@ -1,0 +1,167 @@
+"""Which reader reads a file, and the records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from gnn.errors import InputError
+from gnn.structures.cards import AUTO, Card, ReadingRules, Units
+from gnn.structures.readers.archive import is_archive, unpacked
+from gnn.structures.readers.ase_files import read_any_ase, read_db, read_traj
+from gnn.structures.readers.convert import Converter, GroupBy
+from gnn.structures.readers.csv_cif import read_csv
+from gnn.structures.readers.deepmd import is_system, read_deepmd
+from gnn.structures.readers.extxyz import read_extxyz
+from gnn.structures.readers.json_rows import read_json
+from gnn.structures.readers.opening import bare_name, costs_the_file
+from gnn.structures.readers.parquet import read_parquet
+from gnn.structures.readers.raw import ASE_UNITS, NO_UNITS, Bad, Raw, Rejected, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.sources import inside, source_name, source_sha256
+from gnn.structures.readers.vasp import read_outcar, read_vasprun
+from gnn.structures.record import Record, Source
+
+PARQUET = "parquet"
+ARCHIVE = "tar"
+HELD_ATOMS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format: what its names look like, what its units are, how its rows are grouped unless a card says."""
+
+    read: Callable[[Path, ReadingRules], Iterator[Row]]
+    names: tuple[str, ...]
+    units: Units = ASE_UNITS
+    group: GroupBy = "none"
+
+
+READERS: dict[str, Reader] = {
+    "extxyz": Reader(read_extxyz, ("*.xyz", "*.extxyz", "*.exyz")),
+    "ase-traj": Reader(read_traj, ("*.traj",), group="file"),
+    "ase-db": Reader(read_db, ("*.db",)),
+    "json": Reader(read_json, ("*.json", "*.json.txt"), units=NO_UNITS),
+    "csv": Reader(read_csv, ("*.csv",), units=NO_UNITS, group="chemical_system"),
+    "deepmd": Reader(read_deepmd, (), group="file"),
+    "vasprun": Reader(read_vasprun, ("*vasprun*.xml*", "*vasprun*"), group="file"),
+    "outcar": Reader(read_outcar, ("*outcar*",), group="file"),
+    "ase": Reader(read_any_ase, ("*",)),
+}
+"""Readers by name, in the order in which names are matched."""
+
+ALIASES = {"pymatgen-json": "json", "jarvis-json": "json", "nested-json": "json", "csv-cif": "csv", "traj": "ase-traj"}
+
+
+def guess_reader(path: Path) -> str:
+    """The name of the reader for a file or folder, by its name.
+
+    Raises:
+        UnreadableFile: a folder that is no DeePMD system.
+    """
+    if path.is_dir():
+        if is_system(path):
+            return "deepmd"
+        raise UnreadableFile(f"{path.name}: a folder without type.raw is no DeePMD system")
+    if is_archive(path):
+        return ARCHIVE
+    name = bare_name(path).lower()
+    if name.endswith(".parquet"):
+        return PARQUET
+    return next(key for key, reader in READERS.items() if any(fnmatch(name, pattern) for pattern in reader.names))
+
+
+def read_records(path: Path, card: Card) -> Iterator[Record | Rejected]:
+    """The rows of one file (a DeePMD folder and a tar archive count as files) as records, one at a time.
+
+    Rows outside the card's `rows` are not read at all. A row that nothing can be made of is given as `Rejected`.
+
+    Raises:
+        UnreadableFile: the file is damaged, cut short, or of an unknown format; rows before the damage were given.
+        InputError: the card must say more, and what.
+    """
+    yield from _read(path, card, source_name(path), None)
+
+
+def read_whole(path: Path, card: Card) -> Iterator[Record | Rejected]:
+    """As `read_records`, but nothing is given before the file is known to be readable to its end.
+
+    Rows are held back up to `HELD_ATOMS`; a longer file is read twice, so that memory stays bounded.
+    """
+    stream = read_records(path, card)
+    held: list[Record | Rejected] = []
+    atoms = 0
+    for record in stream:
+        held.append(record)
+        atoms += record.n_atoms if isinstance(record, Record) else 1
+        if atoms >= HELD_ATOMS:
+            for _ in stream:
+                pass
+            held.clear()
+            yield from read_records(path, card)
+            return
+    yield from held
+
+
+def _read(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Record | Rejected]:
+    rules = card.rules_for(path)
+    name = guess_reader(path) if rules.reader == AUTO or path.is_dir() or is_archive(path) else rules.reader
+    with costs_the_file(path):
+        sha256 = sha256 or source_sha256(path)
+    if name == ARCHIVE:
+        yield from _read_archive(path, card, file, sha256)
+    elif name == PARQUET:
+        yield from read_parquet(path, card, file, sha256)
+    else:
+        yield from _read_rows(path, card, rules, _reader(name, card), Source(file, 0, sha256))
+
+
+def _reader(name: str, card: Card) -> Reader:
+    try:
+        return READERS[ALIASES.get(name, name)]
+    except KeyError:
+        known = ", ".join(sorted([*READERS, *ALIASES, PARQUET, ARCHIVE]))
+        raise InputError(f"card {card.name}: there is no reader {name!r}; known are: {known}") from None
+
+
+def _read_rows(
+    path: Path, card: Card, rules: ReadingRules, reader: Reader, file: Source
+) -> Iterator[Record | Rejected]:
+    converter = Converter(card, rules, reader.units, reader.group)
+    first, past = rules.rows or (0, None)
+    with costs_the_file(path):
+        for row, raw in enumerate(reader.read(path, rules)):
+            if past is not None and row >= past:
+                return
+            if row >= first:
+                yield _converted(converter, raw, Source(file.file, row, file.sha256))
+
+
+def _converted(converter: Converter, raw: Row, source: Source) -> Record | Rejected:
+    if isinstance(raw, Bad):
+        return Rejected(source.row, raw.reason, source, raw.content)
+    try:
+        return converter.record(raw, source)
+    except UnreadableRow as error:
+        return Rejected(source.row, str(error), source, _shown(raw))
+
+
+def _shown(raw: Raw) -> str:
+    return f"{len(raw.numbers)} atoms; {str(raw.values)[:200]}"
+
+
+def _read_archive(path: Path, card: Card, file: str, sha256: str) -> Iterator[Record | Rejected]:
+    """Every member in turn; those that cannot be read are named together at the end."""
+    failures = []
+    with unpacked(path) as folder:
+        members = list(inside(folder))
+        if not members:
+            raise UnreadableFile(f"{path.name}: an archive without data")
+        for member in members:
+            try:
+                yield from _read(member, card, f"{file}!{member.relative_to(folder).as_posix()}", sha256)
+            except UnreadableFile as error:
+                failures.append(str(error))
+    if failures:
+        raise UnreadableFile(f"{path.name}: {len(failures)} of {len(members)} members: {'; '.join(failures)}")
