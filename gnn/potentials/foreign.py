@@ -1,0 +1,206 @@
+"""Foreign models: any ASE calculator as a potential, found by the entry-point group `sluice.potentials`.
+
+An entry point names a function without required arguments that gives a `Potential`. The level of theory is what the
+model was trained on; it is fixed, and so are the corrections its energies carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module, metadata
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
+
+from gnn.errors import InputError
+from gnn.graphs.batch import Batch
+from gnn.potentials.potential import (
+    MAX_ATOMS,
+    AtomsPrediction,
+    BatchPrediction,
+    Potential,
+    refuse_unknown_elements,
+)
+
+ENTRY_POINT_GROUP = "sluice.potentials"
+ALL_ELEMENTS = frozenset(chemical_symbols[1:])
+PROVIDES = frozenset({"energy", "forces", "stress"})
+
+
+class CalculatorPotential:
+    """An ASE calculator as a potential; structures are computed one by one, since the calculator knows nothing else.
+
+    Args:
+        make_calculator: gives the calculator; called once, when the first structure comes.
+        theory: level of theory of its energies.
+        elements: chemical symbols it knows.
+        provides: of energy, forces, stress.
+    """
+
+    cutoff = 0.0
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        make_calculator: Callable[[], Calculator],
+        theory: str,
+        elements: frozenset[str] = ALL_ELEMENTS,
+        provides: frozenset[str] = PROVIDES,
+    ) -> None:
+        self._make = make_calculator
+        self.theory = theory
+        self.elements = elements
+        self.provides = provides
+
+    @cached_property
+    def _calculator(self) -> Calculator:
+        return self._make()
+
+    def calculator(self) -> Calculator:
+        """A calculator of its own, for use with ASE."""
+        return self._make()
+
+    def predict(self, batch: Batch) -> BatchPrediction:
+        """Energy, forces and stress; see `Potential.predict`."""
+        rows = [self._compute(atoms) for atoms in atoms_of_batch(batch)]
+        forces = np.concatenate([row[1] for row in rows]) if "forces" in self.provides else None
+        stress = np.stack([row[2] for row in rows]) if "stress" in self.provides else None
+        return BatchPrediction(
+            energy=torch.tensor([row[0] for row in rows], dtype=torch.float64),
+            forces=None if forces is None else torch.from_numpy(forces),
+            stress=None if stress is None else torch.from_numpy(stress),
+        )
+
+    def _compute(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        atoms.calc = self._calculator
+        energy = float(atoms.get_potential_energy(force_consistent="free_energy" in atoms.calc.implemented_properties))
+        forces = np.array(atoms.get_forces(), dtype=float) if "forces" in self.provides else np.zeros((0, 3))
+        wants_stress = "stress" in self.provides and atoms.pbc.all()
+        stress = np.array(atoms.get_stress(), dtype=float) if wants_stress else np.zeros(6)
+        return energy, forces, stress
+
+    def predict_atoms(
+        self,
+        atoms_list: Sequence[Atoms],
+        max_atoms: int = MAX_ATOMS,  # noqa: ARG002
+    ) -> list[AtomsPrediction]:
+        """Predictions in order; see `Potential.predict_atoms`. `max_atoms` has no effect."""
+        refuse_unknown_elements(atoms_list, self.elements, self.theory)
+        return [self._one(atoms.copy()) for atoms in atoms_list]
+
+    def _one(self, atoms: Atoms) -> AtomsPrediction:
+        atoms.set_constraint()
+        energy, forces, stress = self._compute(atoms)
+        return AtomsPrediction(
+            energy=energy,
+            forces=forces if "forces" in self.provides else None,
+            stress=stress if "stress" in self.provides and atoms.pbc.all() else None,
+        )
+
+
+def atoms_of_batch(batch: Batch) -> list[Atoms]:
+    """The structures of a batch as ASE Atoms."""
+    sizes = batch.n_atoms.tolist()
+    numbers = batch.numbers.cpu().split(sizes)
+    positions = batch.positions.detach().cpu().double().split(sizes)
+    cells = batch.cell.detach().cpu().double().numpy()
+    pbc = batch.pbc.cpu().numpy()
+    return [
+        Atoms(numbers=numbers[k].numpy(), positions=positions[k].numpy(), cell=cells[k], pbc=pbc[k])
+        for k in range(len(sizes))
+    ]
+
+
+def foreign_names() -> list[str]:
+    """Names of the foreign potentials that installed packages offer."""
+    return sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
+def foreign(name: str, **settings: Any) -> Potential:
+    """The foreign potential called `name`; `settings` go to its maker.
+
+    Raises:
+        InputError: there is none of that name, or the package behind it is not installed.
+    """
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
+        potential: Potential = entry.load()(**settings)
+        return potential
+    raise InputError(f"no foreign potential {name!r}; there are {', '.join(foreign_names()) or 'none'}")
+
+
+def required(module: str, extra: str) -> Any:
+    """Import `module`.
+
+    Raises:
+        InputError: it is not installed; the message says which extra brings it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{error.name} is not installed; `pip install 'sluice-materials[{extra}]'` brings what {extra} needs"
+        ) from None
+
+
+def emt() -> CalculatorPotential:
+    """ASE's effective-medium theory: answers at once, for tests."""
+    from ase.calculators.emt import EMT, parameters
+
+    return CalculatorPotential(EMT, "emt/ase", frozenset(parameters))
+
+
+def chgnet(model: str = "0.3.0", device: str = "cpu") -> CalculatorPotential:
+    """CHGNet (weights in its wheel): GGA/GGA+U of MPtrj, energies with MP2020 corrections."""
+    dynamics, network = required("chgnet.model.dynamics", "chgnet"), required("chgnet.model.model", "chgnet")
+    return CalculatorPotential(
+        lambda: dynamics.CHGNetCalculator(
+            model=network.CHGNet.load(model_name=model, verbose=False), use_device=device
+        ),
+        f"pbe-u-mp2020/chgnet-{model}",
+        frozenset(chemical_symbols[1:95]),
+    )
+
+
+def sevennet(model: str = "7net-0", device: str = "cpu") -> CalculatorPotential:
+    """SevenNet (7net-0's weights are in its wheel): GGA/GGA+U of MPtrj, uncorrected."""
+    module = required("sevenn.calculator", "sevennet")
+    return CalculatorPotential(
+        lambda: module.SevenNetCalculator(model=model, device=device),
+        f"pbe-u-mptrj/{model}",
+        frozenset(chemical_symbols[1:95]),
+    )
+
+
+def mace(model: str, device: str = "cpu", theory: str | None = None) -> CalculatorPotential:
+    """MACE from the model file at path `model`."""
+    module = required("mace.calculators", "mace")
+    return CalculatorPotential(
+        lambda: module.MACECalculator(model_paths=model, device=device, default_dtype="float64"),
+        theory or f"mace/{model}",
+    )
+
+
+def matgl(model: str, theory: str | None = None) -> CalculatorPotential:
+    """A matgl potential (M3GNet, TensorNet, ...) from the folder or name `model`."""
+    loader, calculators = required("matgl", "matgl"), required("matgl.ext.ase", "matgl")
+    return CalculatorPotential(
+        lambda: calculators.PESCalculator(loader.load_model(model), stress_unit="eV/A3"), theory or f"matgl/{model}"
+    )
+
+
+def orb(model: str = "orb_v3_conservative_inf_omat", device: str = "cpu") -> CalculatorPotential:
+    """An Orb model by the name of its loader; its weights are fetched by its package."""
+    models, calculators = (
+        required("orb_models.forcefield.pretrained", "orb"),
+        required("orb_models.forcefield.calculator", "orb"),
+    )
+    if not hasattr(models, model):
+        raise InputError(f"orb-models has no {model!r}; see orb_models.forcefield.pretrained for its names")
+    return CalculatorPotential(
+        lambda: calculators.ORBCalculator(getattr(models, model)(device=device), device=device), f"orb/{model}"
+    )

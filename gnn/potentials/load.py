@@ -1,0 +1,171 @@
+"""A checkpoint folder as a potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from gnn.errors import InputError
+from gnn.graphs.batch import Batch
+from gnn.models.model import Model, Prediction
+from gnn.potentials.allocator import keep_freed_memory
+from gnn.potentials.evaluate import predict_atoms
+from gnn.potentials.potential import MAX_ATOMS, AtomsPrediction, BatchPrediction
+from gnn.training.checkpoint import CheckpointManifest, read_checkpoint
+
+if TYPE_CHECKING:
+    from gnn.potentials.calculator import SluiceCalculator
+
+Precision = Literal["float32", "float64"]
+PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+class CheckpointPotential:
+    """Members of one checkpoint at one level of theory: their mean, and their spread as uncertainty.
+
+    Args:
+        manifest: the checkpoint's manifest.
+        members: its networks, on `device`, with frozen weights.
+        theory: the level of theory, one of the manifest's.
+        device: where the networks are.
+        dtype: their precision.
+    """
+
+    def __init__(
+        self,
+        manifest: CheckpointManifest,
+        members: Sequence[Model],
+        theory: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.manifest = manifest
+        self.members = list(members)
+        self.theory = theory
+        self.device = device
+        self.dtype = dtype
+        self._theory_index = manifest.theories.index(theory)
+        specs = manifest.model.properties
+        self._of_atoms = frozenset(name for name, spec in specs.items() if spec.level == "atom")
+
+    @property
+    def cutoff(self) -> float:
+        """Reach of edges in Å."""
+        return self.manifest.cutoff
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """Chemical symbols it was trained on."""
+        return frozenset(self.manifest.elements)
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Energy, forces, stress and the heads' properties; uncertainty where there are several members."""
+        spread = {"uncertainty"} if len(self.members) > 1 else set()
+        return frozenset({"energy", "forces", "stress", *spread, *self.manifest.model.properties})
+
+    def lead(self) -> CheckpointPotential:
+        """The first member alone: relaxations follow it, at a fraction of the cost."""
+        return CheckpointPotential(self.manifest, self.members[:1], self.theory, self.device, self.dtype)
+
+    def predict(self, batch: Batch) -> BatchPrediction:
+        """Mean over the members; see `Potential.predict`."""
+        ready = batch.to(self.device, self.dtype)
+        ready = replace(ready, theory=torch.full_like(ready.theory, self._theory_index))
+        mean = mean_of([member.predict(ready) for member in self.members], ready.n_atoms)
+        return replace(mean, of_atoms=self._of_atoms)
+
+    def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int = MAX_ATOMS) -> list[AtomsPrediction]:
+        """Predictions in order; see `Potential.predict_atoms`."""
+        return predict_atoms(self, atoms_list, max_atoms)
+
+    def calculator(self) -> SluiceCalculator:
+        """An ASE calculator that gives the same numbers."""
+        from gnn.potentials.calculator import SluiceCalculator
+
+        return SluiceCalculator(self)
+
+
+def mean_of(predictions: Sequence[Prediction | BatchPrediction], n_atoms: Tensor) -> BatchPrediction:
+    """The mean of several predictions of one batch; uncertainty (eV/atom) is the standard deviation of their energies.
+
+    The deviation is that of the population (divided by the number of members). One prediction has none.
+    """
+    energies = torch.stack([one.energy.double() for one in predictions])
+    several = len(predictions) > 1
+    return BatchPrediction(
+        energy=energies.mean(dim=0),
+        forces=_mean([one.forces for one in predictions]),
+        stress=_mean([one.stress for one in predictions]),
+        uncertainty=energies.std(dim=0, correction=0) / n_atoms if several else None,
+        properties={
+            name: torch.stack([one.properties[name] for one in predictions]).mean(dim=0)
+            for name in predictions[0].properties
+        },
+    )
+
+
+def _mean(values: Sequence[Tensor | None]) -> Tensor | None:
+    given = [value for value in values if value is not None]
+    return torch.stack(given).mean(dim=0) if len(given) == len(values) else None
+
+
+def load(
+    path: Path, theory: str | None = None, device: str = "cpu", dtype: Precision | str = "float32"
+) -> CheckpointPotential:
+    """The checkpoint in the folder `path` as a potential.
+
+    Args:
+        path: the folder with model.json and model.safetensors.
+        theory: level of theory whose energies are wanted; needed where the checkpoint has several.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU where there is one).
+        dtype: `float32`, or `float64` for phonons and finite differences.
+
+    Raises:
+        InputError: no whole checkpoint there, an unknown theory, or a device that this machine has not.
+    """
+    precision = _precision(dtype)
+    place = device_of(device)
+    manifest, members = read_checkpoint(Path(path))
+    chosen = _chosen_theory(manifest, theory, path)
+    keep_freed_memory()
+    ready = [member.to(device=place, dtype=precision).eval().requires_grad_(False) for member in members]
+    return CheckpointPotential(manifest, ready, chosen, place, precision)
+
+
+def _precision(dtype: str) -> torch.dtype:
+    if dtype not in PRECISIONS:
+        raise InputError(f"dtype {dtype!r} is not known; choose {' or '.join(PRECISIONS)}")
+    return PRECISIONS[dtype]
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not known; write cpu, cuda, cuda:1 or auto") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def _chosen_theory(manifest: CheckpointManifest, theory: str | None, path: Path) -> str:
+    known = ", ".join(manifest.theories)
+    if theory is None and len(manifest.theories) > 1:
+        raise InputError(f"{path} knows several levels of theory; choose one by theory= (--theory): {known}")
+    if theory is not None and theory not in manifest.theories:
+        raise InputError(f"{path} knows no theory {theory!r}; it knows {known}")
+    return theory or manifest.theories[0]

@@ -1,0 +1,1 @@
+"""Batched simulation: relaxation of many structures at once with in-flight batching."""

@@ -1,0 +1,299 @@
+"""Batched relaxation of positions and cells with in-flight batching: who is finished leaves, who waits takes the place.
+
+Each structure moves by its own forces only, so its result does not depend on what else is in the batch. A structure
+that cannot go on (its energy is not a number, it explodes, it collapses) is set aside with its reason; the rest go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnn.errors import InputError
+from gnn.potentials.potential import MAX_ATOMS, Potential, unknown_elements
+from gnn.simulation.evaluation import Evaluation, Evaluator
+from gnn.simulation.fire import Fire
+from gnn.simulation.lbfgs import Lbfgs
+from gnn.simulation.optimiser import Optimiser
+from gnn.simulation.population import CELL_ROWS, Population, bounds, join, population_of, select
+
+Floats = NDArray[np.float64]
+
+Outcome = Literal[
+    "converged", "steps", "elements", "non_finite", "exploded", "collapsed", "too_close", "forces", "error"
+]
+"""converged; out of steps; elements the potential does not know; energy or forces not finite; volume too large; volume
+too small; atoms on top of each other; forces beyond any sense; the potential failed."""
+
+OptimiserName = Literal["lbfgs", "fire"]
+OPTIMISERS: dict[OptimiserName, Callable[[], Optimiser]] = {"lbfgs": Lbfgs, "fire": Fire}
+
+OnResult = Callable[[int, "Relaxed"], None]
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """How to relax.
+
+    fmax: eV/Å, the largest norm of a row of forces, the cell's three rows included, as ASE's FrechetCellFilter has it.
+    max_steps: moves, after which a structure is given up. cell: relax cells (only those periodic in three directions).
+    volume_ratio: volume over first volume, beyond which a structure has collapsed or exploded. closest: Å between two
+    atoms, below which it is given up. largest_force: eV/Å, above which it is given up.
+    optimiser: `lbfgs` needs the fewest force calls; `fire` moves step by step as ASE's FIRE.
+    """
+
+    fmax: float = 0.05
+    max_steps: int = 300
+    cell: bool = True
+    volume_ratio: tuple[float, float] = (0.3, 3.0)
+    closest: float = 0.5
+    largest_force: float = 1000.0
+    optimiser: OptimiserName = "lbfgs"
+
+    def __post_init__(self) -> None:
+        if not self.fmax > 0 or self.max_steps < 0:
+            raise InputError(f"fmax {self.fmax} must be positive and max_steps {self.max_steps} not negative")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError(f"no optimiser {self.optimiser!r}; there are {', '.join(OPTIMISERS)}")
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """One structure after its relaxation.
+
+    atoms: relaxed, with energy, forces and stress as a single-point calculator (unchanged where it failed at once).
+    energy eV; forces (N, 3) eV/Å; stress (6,) eV/Å³ or None; fmax eV/Å as the convergence test saw it; steps: moves
+    made; reason: why it did not converge, in words, with `outcome` as its kind; cpu_s: its share of the CPU time.
+    """
+
+    atoms: Atoms
+    converged: bool
+    steps: int
+    energy: float | None
+    forces: Floats | None
+    stress: Floats | None
+    fmax: float | None
+    outcome: Outcome
+    reason: str | None
+    cpu_s: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether the structure is of no use; one that only ran out of steps is not failed."""
+        return self.outcome not in ("converged", "steps")
+
+
+def relax_many(
+    atoms_list: Sequence[Atoms],
+    potential: Potential,
+    settings: RelaxSettings | None = None,
+    max_atoms: int = MAX_ATOMS,
+    on_result: OnResult | None = None,
+) -> list[Relaxed]:
+    """Relax every structure; results in the order given.
+
+    Args:
+        atoms_list: structures; FixAtoms is respected. Their calculators are not used.
+        potential: what gives energy and forces, and stress where cells are to be relaxed.
+        settings: how.
+        max_atoms: atoms that are evaluated at one time.
+        on_result: called with the index and the result of each structure as soon as it is finished.
+
+    Raises:
+        InputError: the potential gives no forces, or no stress though cells are to be relaxed.
+    """
+    settings = settings or RelaxSettings()
+    _check_provides(potential, settings)
+    run = _Run(atoms_list, potential, settings, max_atoms, on_result)
+    while run.step():
+        pass
+    return [run.results[k] for k in range(len(atoms_list))]
+
+
+def _check_provides(potential: Potential, settings: RelaxSettings) -> None:
+    needed = {"energy", "forces", "stress"} if settings.cell else {"energy", "forces"}
+    if missing := sorted(needed - potential.provides):
+        what, way_out = (" cells", ", or relax without the cell") if settings.cell else ("", "")
+        raise InputError(
+            f"the potential ({potential.theory}) gives no {' and no '.join(missing)}: it cannot relax{what}; "
+            f"use another model{way_out}"
+        )
+
+
+class _Run:
+    """One call of `relax_many`: the structures in flight, those that wait, and the results so far."""
+
+    def __init__(
+        self,
+        atoms_list: Sequence[Atoms],
+        potential: Potential,
+        settings: RelaxSettings,
+        max_atoms: int,
+        on_result: OnResult | None,
+    ) -> None:
+        self.atoms_list = atoms_list
+        self.potential = potential
+        self.settings = settings
+        self.on_result = on_result
+        self.optimiser = OPTIMISERS[settings.optimiser]()
+        self.evaluator = Evaluator(potential, max_atoms)
+        self.waiting = sorted(range(len(atoms_list)), key=lambda k: (-len(atoms_list[k]), k))[::-1]
+        self.flying: Population | None = None
+        self.results: dict[int, Relaxed] = {}
+
+    def step(self) -> bool:
+        """Admit, evaluate, retire, move. False when nothing is left."""
+        self._admit()
+        if self.flying is None:
+            return False
+        started = time.process_time()
+        evaluation = self.evaluator.evaluate(self.flying)
+        staying = self._retire(self.flying, evaluation)
+        self.flying = self._moved(self.flying, evaluation, staying) if bool(staying.any()) else None
+        if self.flying is not None:
+            spent = time.process_time() - started
+            share = self.flying.n_atoms / self.flying.n_atoms.sum()
+            self.flying = replace(self.flying, cpu=self.flying.cpu + spent * share)
+        return True
+
+    def _admit(self) -> None:
+        """Take waiting structures in while there is room; one that is larger than the room flies alone."""
+        room = self.evaluator.max_atoms - (int(self.flying.n_atoms.sum()) if self.flying is not None else 0)
+        chosen: list[int] = []
+        while self.waiting and (len(self.atoms_list[self.waiting[-1]]) <= room or (self.flying is None and not chosen)):
+            index = self.waiting.pop()
+            if self._refused(index):
+                continue
+            chosen.append(index)
+            room -= len(self.atoms_list[index])
+        if chosen:
+            newcomers = self._newcomers(chosen)
+            padded = self.optimiser.padded
+            self.flying = newcomers if self.flying is None else join(self.flying, newcomers, padded)
+
+    def _refused(self, index: int) -> bool:
+        atoms = self.atoms_list[index]
+        outcome, reason = _unfit(atoms, self.potential)
+        if reason is None:
+            return False
+        self._finish(index, Relaxed(atoms.copy(), False, 0, None, None, None, None, outcome, reason, 0.0))
+        return True
+
+    def _newcomers(self, chosen: list[int]) -> Population:
+        atoms_list = [self.atoms_list[index] for index in chosen]
+        newcomers = population_of(atoms_list, chosen, self.settings.cell, self.potential.device)
+        return replace(newcomers, state=self.optimiser.start(bounds(newcomers)))
+
+    def _retire(self, flying: Population, evaluation: Evaluation) -> Tensor:
+        """Finish who is done; (B,) bool of who stays."""
+        outcomes = judge(flying, evaluation, self.settings)
+        for k, outcome in enumerate(outcomes):
+            if outcome is not None:
+                index = int(flying.source[k])
+                self.evaluator.forget(index)
+                self._finish(index, _result(self.atoms_list[index], flying, evaluation, k, outcome, self.settings))
+        return torch.tensor([outcome is None for outcome in outcomes], device=flying.source.device)
+
+    def _moved(self, flying: Population, evaluation: Evaluation, staying: Tensor) -> Population:
+        padded = self.optimiser.padded
+        kept = select(flying, staying, padded)
+        rows = kept.numbers.shape[1]
+        forces = evaluation.row_forces[staying, :rows]
+        state, move = self.optimiser.step(kept.state, forces, evaluation.energy[staying])
+        return replace(kept, coordinates=kept.coordinates + move * kept.free, state=state, steps=kept.steps + 1)
+
+    def _finish(self, index: int, result: Relaxed) -> None:
+        self.results[index] = result
+        if self.on_result is not None:
+            self.on_result(index, result)
+
+
+def _unfit(atoms: Atoms, potential: Potential) -> tuple[Outcome, str | None]:
+    """Why a structure cannot even start, if it cannot."""
+    if unknown := unknown_elements(atoms, potential.elements):
+        return "elements", f"the potential has never seen {', '.join(unknown)}"
+    if len(atoms) == 0:
+        return "error", "there are no atoms"
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
+        return "non_finite", "positions or cell are not finite"
+    if atoms.pbc.any() and atoms.cell.rank < int(atoms.pbc.sum()):
+        return "error", "periodic, but without cell vectors"
+    return "converged", None
+
+
+def judge(population: Population, evaluation: Evaluation, settings: RelaxSettings) -> list[Outcome | None]:
+    """Who is finished, and how; None for those that go on. A failure counts before convergence."""
+    finite = evaluation.energy.isfinite() & evaluation.fmax.isfinite()
+    low, high = settings.volume_ratio
+    ratio = evaluation.volume_ratio
+    tests: list[tuple[Outcome, Tensor]] = [
+        ("error", torch.tensor([error is not None for error in evaluation.errors], device=finite.device)),
+        ("too_close", evaluation.shortest < settings.closest),
+        ("non_finite", ~finite),
+        ("collapsed", ratio < low),
+        ("exploded", ratio > high),
+        ("forces", evaluation.fmax > settings.largest_force),
+        ("converged", evaluation.fmax < settings.fmax),
+        ("steps", population.steps >= settings.max_steps),
+    ]
+    outcomes: list[Outcome | None] = [None] * len(population)
+    for name, holds in tests:
+        for k in torch.nonzero(holds).flatten().tolist():
+            outcomes[k] = outcomes[k] or name
+    return outcomes
+
+
+def _reason(outcome: Outcome, evaluation: Evaluation, k: int, settings: RelaxSettings) -> str | None:
+    texts: dict[Outcome, str | None] = {
+        "converged": None,
+        "error": evaluation.errors[k],
+        "too_close": f"two atoms came within {float(evaluation.shortest[k]):.2f} Å",
+        "non_finite": "the energy or a force is not a finite number",
+        "collapsed": f"collapsed: the volume fell to {float(evaluation.volume_ratio[k]):.2f} of the first",
+        "exploded": f"exploded: the volume grew to {float(evaluation.volume_ratio[k]):.2f} times the first",
+        "forces": f"a force of {float(evaluation.fmax[k]):.0f} eV/Å",
+        "steps": f"not converged after {settings.max_steps} steps: fmax {float(evaluation.fmax[k]):.3f} eV/Å",
+    }
+    return texts[outcome]
+
+
+def _result(
+    before: Atoms, population: Population, evaluation: Evaluation, k: int, outcome: Outcome, settings: RelaxSettings
+) -> Relaxed:
+    atoms = before.copy()
+    atoms.info = dict(before.info)
+    rows = slice(CELL_ROWS, CELL_ROWS + len(atoms))
+    periodic = bool(atoms.pbc.all())
+    if bool(population.free[k, 0, 0] > 0):
+        atoms.set_cell(evaluation.where.cell[k].cpu().numpy())
+    positions = evaluation.padded_positions[k, rows].cpu().numpy()
+    atoms.set_positions(positions, apply_constraint=False)
+    energy = float(evaluation.energy[k])
+    forces = evaluation.forces[k, rows].cpu().numpy().copy()
+    stress = evaluation.stress[k].cpu().numpy().copy() if evaluation.stress is not None and periodic else None
+    if np.isfinite(energy):
+        labels = {"energy": energy, "free_energy": energy, "forces": forces} | (
+            {} if stress is None else {"stress": stress}
+        )
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+    return Relaxed(
+        atoms=atoms,
+        converged=outcome == "converged",
+        steps=int(population.steps[k]),
+        energy=energy if np.isfinite(energy) else None,
+        forces=forces if np.isfinite(forces).all() else None,
+        stress=stress,
+        fmax=float(evaluation.fmax[k]) if bool(evaluation.fmax[k].isfinite()) else None,
+        outcome=outcome,
+        reason=_reason(outcome, evaluation, k, settings),
+        cpu_s=float(population.cpu[k]),
+    )
