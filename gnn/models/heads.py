@@ -11,14 +11,18 @@ from gnn.models.linear import SILU_GAIN, Linear
 from gnn.structures.properties import PropertySpec
 
 
+READOUT_GAIN = 0.3
+"""Spread of a fresh readout: training starts near the reference energies."""
+
+
 class AtomReadout(nn.Module):
     """A linear readout of every layer, and a perceptron on the last; one output a theory (or one in all)."""
 
     def __init__(self, channels: int, layers: int, hidden: int, n_out: int) -> None:
         super().__init__()
-        self.linear = nn.ModuleList(Linear(channels, n_out) for _ in range(layers - 1))
+        self.linear = nn.ModuleList(Linear(channels, n_out, READOUT_GAIN) for _ in range(layers - 1))
         self.hidden = Linear(channels, hidden)
-        self.last = Linear(hidden, n_out, SILU_GAIN)
+        self.last = Linear(hidden, n_out, READOUT_GAIN * SILU_GAIN)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Shapes: features (N, C) a layer -> (N, n_out)."""

@@ -1,0 +1,72 @@
+"""The typed architecture."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from pydantic import ValidationError
+
+from gnn.errors import InputError
+from gnn.models.config import ModelConfig
+from gnn.models.presets import PRESETS, preset_fields
+from gnn.structures.properties import PropertySpec
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"elements": []}, "elements"),
+        ({"elements": ["H", "Qq"]}, "Qq"),
+        ({"elements": ["H", "H"]}, "twice"),
+        ({"correlation": 4}, "correlation"),
+        ({"hidden_l_max": 3}, "hidden_l_max"),
+        ({"hidden_l_max": 2, "edge_l_max": 1}, "exceeds"),
+        ({"edge_l_max": 5}, "edge_l_max"),
+        ({"cutoff": 0.0}, "cutoff"),
+        ({"channels": 0}, "channels"),
+        ({"references": {"pbe": {"H": 0.0}}}, "pbe"),
+        ({"property_scales": {"gap": {"mean": 1.0}}}, "gap"),
+        ({"widht": 3}, "widht"),
+        ({"family": "gap"}, "family"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ModelConfig.model_validate({"elements": ["H", "C"]} | changes)
+
+
+def test_survives_json() -> None:
+    config = ModelConfig(
+        elements=["Li", "Al"],
+        theories=["pbe"],
+        references={"pbe": {"Li": -1.5}},
+        properties={"gap": PropertySpec(unit="eV")},
+    )
+    assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_numbers_keep_the_order_of_elements() -> None:
+    assert ModelConfig(elements=["Si", "H"]).numbers == [14, 1]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    assert ModelConfig(elements=["H"], **preset_fields(name)).channels > 0
+
+
+def test_unknown_preset_lists_the_known() -> None:
+    with pytest.raises(InputError, match="small, default, accurate"):
+        preset_fields("huge")
+
+
+def test_every_field_is_documented() -> None:
+    import ast
+    import inspect
+
+    from gnn.models import config
+
+    body = next(n for n in ast.parse(inspect.getsource(config)).body if getattr(n, "name", "") == "ModelConfig").body
+    for field, after in pairwise(body):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(after, ast.Expr), ast.unparse(field)
