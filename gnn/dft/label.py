@@ -13,7 +13,7 @@ from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
 from gnn.dft.engine import Engine, Frame, JobKind, LabelError, RelaxSettings
-from gnn.files import Journal, digest, locked
+from gnn.files import Journal, canonical_json, digest, locked, write_text
 from gnn.structures.record import Record, Source
 
 JOURNAL_VERSION = 1
@@ -114,6 +114,18 @@ def label(
     finally:
         for engine in engines:
             engine.close()
+
+
+def forget_failures(journal: Journal, job_ids: Iterable[str]) -> int:
+    """Take the failures of these jobs out of the journal, so that they are tried again; how many there were."""
+    ids = set(job_ids)
+    with locked(journal.path.with_suffix(".lock"), f"labelling journal {journal.path}"):
+        records = journal.read()
+        kept = [record for record in records if record["status"] == "done" or record["job_id"] not in ids]
+        if len(kept) < len(records):
+            lines = [canonical_json(record) for record in (journal.header, *kept)]
+            write_text(journal.path, "\n".join(lines) + "\n")
+    return len(records) - len(kept)
 
 
 def _unique(jobs: Iterable[LabelJob]) -> list[LabelJob]:

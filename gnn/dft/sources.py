@@ -1,0 +1,117 @@
+"""What is to be labelled: a campaign's shortlist, or the structures of any file that the readers read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from ase import Atoms
+
+from gnn.dft.engine import JobKind
+from gnn.dft.label import LabelJob
+from gnn.errors import InputError
+from gnn.structures.cards import Units, generic_card
+from gnn.structures.readers import Rejected, read_records
+from gnn.structures.record import reduced_formula
+
+SHORTLISTS = ("shortlist.parquet", "shortlist.extxyz")
+TABLE_COLUMNS = ("numbers", "positions", "cell")
+NO_LABELS = Units(energy="eV", length="Å", forces="eV/Å", stress="eV/Å^3")
+"""Labels of the file are not used, so that their units need not be known."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A structure to label: `rank` counts from 1 (its place in the file where none is given)."""
+
+    atoms: Atoms
+    rank: int
+    config_type: str
+
+    def job(self, kind: JobKind) -> LabelJob:
+        """The job that labels it; structures of one formula are one group."""
+        return LabelJob.of(self.atoms, kind, reduced_formula(self.atoms.numbers), self.config_type)
+
+
+def read_wanted(path: Path) -> list[Wanted]:
+    """Structures of a campaign's folder, a table of candidates, or any other structure file, ordered by rank.
+
+    Raises:
+        InputError: there is no such file, a campaign without a shortlist, or no usable structure in it.
+    """
+    wanted = sorted(_read(shortlist_file(path)), key=lambda structure: structure.rank)
+    if not wanted:
+        raise InputError(f"{path} holds no structure to label")
+    return wanted
+
+
+def shortlist_file(path: Path) -> Path:
+    """The file to read: `path` itself, or the shortlist in a campaign's folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file or campaign {path}")
+    if path.is_file() or (path / "type.raw").is_file():
+        return path
+    for name in SHORTLISTS:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(f"{path} holds neither {' nor '.join(SHORTLISTS)}; has the campaign reached its shortlist?")
+
+
+def _read(path: Path) -> list[Wanted]:
+    if path.suffix == ".parquet" and set(TABLE_COLUMNS) <= set(pq.read_schema(path).names):
+        return _of_table(path)
+    return _of_file(path)
+
+
+def _of_table(path: Path) -> list[Wanted]:
+    names = set(pq.read_schema(path).names)
+    columns = [name for name in (*TABLE_COLUMNS, "pbc", "rank", "prototype", "shortlisted") if name in names]
+    rows = pq.read_table(path, columns=columns).to_pylist()
+    if any(row.get("shortlisted") for row in rows):
+        rows = [row for row in rows if row["shortlisted"]]
+    return [_of_row(row, place) for place, row in enumerate(rows, start=1) if row["positions"] is not None]
+
+
+def _of_row(row: dict[str, Any], place: int) -> Wanted:
+    atoms = Atoms(
+        numbers=row["numbers"],
+        positions=np.reshape(row["positions"], (-1, 3)),
+        cell=np.reshape(row["cell"], (3, 3)),
+        pbc=True if row.get("pbc") is None else row["pbc"],
+    )
+    prototype = row.get("prototype")
+    return Wanted(atoms, place if row.get("rank") is None else row["rank"], f"screened-{prototype or 'candidate'}")
+
+
+def _of_file(path: Path) -> list[Wanted]:
+    card = generic_card("structures", theory="none").model_copy(update={"units": NO_LABELS})
+    wanted = []
+    for place, record in enumerate(read_records(path, card), start=1):
+        if isinstance(record, Rejected):
+            raise InputError(f"{path}, structure {place}: {record.reason}")
+        atoms = Atoms(numbers=record.numbers, positions=record.positions, cell=record.cell, pbc=record.pbc)
+        wanted.append(Wanted(atoms, place, record.config_type or "labelled"))
+    return wanted
+
+
+def chosen(wanted: Sequence[Wanted], ranks: Sequence[int] | None, limit: int | None) -> list[Wanted]:
+    """Those of the given ranks (all if None), at most `limit`.
+
+    Raises:
+        InputError: a rank that is not there.
+    """
+    if ranks:
+        held = {structure.rank for structure in wanted}
+        missing = [rank for rank in ranks if rank not in held]
+        if missing:
+            raise InputError(f"no structure of rank {missing[0]}; ranks go from {min(held)} to {max(held)}")
+        wanted = [structure for structure in wanted if structure.rank in ranks]
+    return list(wanted if limit is None else wanted[:limit])
