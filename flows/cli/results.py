@@ -109,6 +109,7 @@ class PreprocessResult(Result):
     shards_built: int
     shards_reused: int
     edges: int
+    notes: list[str] = Field(default_factory=list, description="what differs from what was asked for")
     wall_s: float
 
 
@@ -199,6 +200,7 @@ class RelaxResult(Result):
     n_structures: int
     converged: int
     failed: int
+    reasons: dict[str, int] = Field(default_factory=dict, description="why structures did not converge or failed")
     output: str
     wall_s: float
 

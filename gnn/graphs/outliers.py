@@ -15,13 +15,13 @@ class OutlierRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_force: float | None = Field(
-        50.0,
+        default=50.0,
         gt=0,
         description="eV/Å; a structure with a larger force on any atom is dropped as large-force: wild trial steps of"
         " relaxations have hundreds, violent molecular dynamics stays below 50. None keeps all",
     )
     drop_flags: tuple[str, ...] = Field(
-        DEFAULT_FLAGS, description="flags of the lake that drop a structure; the part before a colon counts"
+        default=DEFAULT_FLAGS, description="flags of the lake that drop a structure; the part before a colon counts"
     )
 
 

@@ -69,6 +69,6 @@ def _least_norm(chunks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.flo
         return np.zeros(0)
     triangle = np.zeros((0, n + 1))
     for chunk in chunks:
-        triangle = np.linalg.qr(np.vstack([triangle, chunk]), mode="r")
-    solution: NDArray[np.float64] = np.linalg.lstsq(triangle[:, :n], triangle[:, n], rcond=RANK_TOLERANCE)[0]
-    return solution
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, chunk]), mode="r"), dtype=np.float64)
+    solution = np.linalg.lstsq(triangle[:, :n], triangle[:, n], rcond=RANK_TOLERANCE)[0]
+    return np.asarray(solution, dtype=np.float64)

@@ -24,8 +24,8 @@ FORMAT_VERSION = 1
 BATCH_ROWS = 256
 TEXT_COLUMNS = ("structure_id", "dataset", "theory", "group")
 INDEX_COLUMNS = (
-    *TEXT_COLUMNS, "n_atoms", "n_edges", "isolated", "energy", "free_energy", "max_force", "force_square_sum",
-    "force_count", "stress_square_sum", "stress_count",
+    *TEXT_COLUMNS, "numbers", "n_atoms", "n_edges", "isolated", "energy", "free_energy", "max_force",
+    "force_square_sum", "force_count", "stress_square_sum", "stress_count",
 )  # fmt: skip
 ARRAY_COLUMNS = ("numbers", "positions", "cell", "pbc", "senders", "receivers", "shifts", "forces", "stress", "fixed")
 PROPERTY_PREFIX = "property:"
@@ -70,14 +70,13 @@ def graphs_to_table(graphs: Sequence[Graph]) -> pa.Table:
 def _index_columns(graphs: Sequence[Graph]) -> dict[str, pa.Array]:
     forces = [_free_forces(graph) for graph in graphs]
     stresses = [np.zeros(0) if graph.stress is None else graph.stress for graph in graphs]
-    norms = [float(np.sqrt((np.asarray(f) ** 2).sum(axis=1).max())) if len(f) else None for f in forces]
     return {
         "n_atoms": pa.array([graph.n_atoms for graph in graphs], pa.int32()),
         "n_edges": pa.array([graph.n_edges for graph in graphs], pa.int32()),
         "isolated": pa.array([graph.is_isolated_atom for graph in graphs], pa.bool_()),
         "energy": pa.array([graph.kinds.get("energy") for graph in graphs], pa.float64()),
         "free_energy": pa.array([graph.kinds.get("free_energy") for graph in graphs], pa.float64()),
-        "max_force": pa.array(norms, pa.float64()),
+        "max_force": pa.array([_max_force(graph) for graph in graphs], pa.float64()),
         "force_square_sum": pa.array([float((f**2).sum()) for f in forces], pa.float64()),
         "force_count": pa.array([f.size for f in forces], pa.int32()),
         "stress_square_sum": pa.array([float((s**2).sum()) for s in stresses], pa.float64()),
@@ -90,6 +89,11 @@ def _free_forces(graph: Graph) -> NDArray[np.float64]:
     if graph.forces is None:
         return np.zeros((0, 3))
     return graph.forces if graph.fixed is None else graph.forces[~graph.fixed]
+
+
+def _max_force(graph: Graph) -> float | None:
+    """The largest force on any atom, fixed ones included (eV/Å)."""
+    return None if graph.forces is None else float(np.linalg.norm(graph.forces, axis=1).max(initial=0.0))
 
 
 def _array_types(graphs: Sequence[Graph]) -> dict[str, np.dtype[Any]]:

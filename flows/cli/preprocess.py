@@ -1,0 +1,95 @@
+"""`sluice preprocess`: data sets of the lake to a graph set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
+from flows.cli.results import PreprocessResult
+from flows.settings import find_home
+
+if TYPE_CHECKING:
+    from gnn.graphs.preprocess import PreprocessSpec
+
+
+@speaks_plainly
+def preprocess(
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET[@VERSION]...", help="Data sets of the lake.")],
+    cutoff: Annotated[float, typer.Option(help="Å; edges are drawn up to here.")] = 5.0,
+    cluster: Annotated[
+        str, typer.Option(metavar="local|threads|ADDRESS", help="Processes here, this process, or a Dask scheduler.")
+    ] = "local",
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="train=450,valid=50", help="Counts or fractions. [default: train=0.8,valid=0.1,test=0.1]"),
+    ] = None,
+    split_by: Annotated[
+        str, typer.Option(metavar="group|structure", help="What stays on one side of the split.")
+    ] = "group",
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    max_force: Annotated[
+        float, typer.Option(help="eV/Å; structures with a larger force are dropped and counted; 0 keeps all.")
+    ] = 50.0,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Build the graphs of data sets: neighbour lists, splits, statistics and reference energies.
+
+    Finished shards are reused: a second run builds nothing, and more data build only what is new.
+    """
+    from flows.preprocess import make_spec
+    from flows.preprocess import preprocess as flow
+    from gnn.errors import InputError
+    from gnn.graphs.outliers import OutlierRule
+    from gnn.graphs.splits import SplitBy, parse_shares
+
+    if split_by not in ("group", "structure"):
+        raise InputError(f"--split-by {split_by!r} is neither group nor structure")
+    if max_force < 0:
+        raise InputError(f"--max-force {max_force:g} eV/Å would drop everything; give 0 to keep all")
+    by: SplitBy = "group" if split_by == "group" else "structure"
+    shares = parse_shares(split) if split else None
+    outliers = OutlierRule(max_force=max_force or None)
+    if dry_run:
+        tell_plan(make_spec(datasets, cutoff, shares, by, seed, outliers))
+        return
+    result = flow(
+        datasets,
+        find_home(),
+        cutoff=cutoff,
+        split=shares,
+        split_by=by,
+        seed=seed,
+        outliers=outliers,
+        cluster=cluster,
+        show=not as_json,
+    )
+    show(result, as_json, describe)
+
+
+def tell_plan(spec: PreprocessSpec) -> None:
+    """Say what would be built."""
+    from flows.preprocess import plan
+    from gnn.graphs.preprocess import shard_path
+
+    home = find_home()
+    inputs, _, plans = plan(spec, home)
+    missing = [shard for shard in plans if not shard_path(home.graphs, shard).is_file()]
+    rows = sum(len(shard.ids) for shard in plans)
+    say(f"{rows} rows of {', '.join(f'{i.dataset}@{i.version}' for i in inputs)} make {len(plans)} shards")
+    say(f"{len(missing)} of them would be built, with {sum(shard.n_atoms for shard in missing)} atoms")
+
+
+def describe(result: PreprocessResult) -> None:
+    """The summary for people; its numbers add up to the rows that went in."""
+    splits = " + ".join(f"{n} {split}" for split, n in result.splits.items())
+    dropped = " + ".join(f"{n} dropped ({reason})" for reason, n in result.dropped.items())
+    parts = [splits, f"{result.reference_rows} references", dropped or "0 dropped"]
+    typer.echo(f"{result.rows_in} rows in = {' + '.join(parts)}")
+    typer.echo(f"{result.edges} edges up to {result.cutoff:g} Å in {result.shards} shards")
+    typer.echo(f"{result.shards_built} shards built, {result.shards_reused} reused, {result.wall_s:.1f} s")
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"graph set {result.graph_set_id[:16]} in {result.graph_set}")

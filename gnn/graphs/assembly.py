@@ -1,0 +1,225 @@
+"""A graph set from its shards: who is trained on, who is held out, who is a reference, who is dropped and why.
+
+Every row ends in exactly one role: rows in = train + valid + test + references + dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from ase.data import chemical_symbols
+
+from gnn.errors import InputError, SluiceError
+from gnn.files import digest
+from gnn.graphs.columns import Columns, read_columns
+from gnn.graphs.energies import EnergyChoice, choose_energies
+from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryReferences
+from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
+from gnn.graphs.outliers import outlier_reason
+from gnn.graphs.plan import BUILDER_VERSION, ShardPlan
+from gnn.graphs.preprocess import PreprocessSpec
+from gnn.graphs.references import fit_references, lowest
+from gnn.graphs.splits import Assignment, assign_splits
+from gnn.graphs.statistics import statistics_of
+from gnn.structures.properties import PropertySpec
+from gnn.structures.record import Ints
+
+DUPLICATE = "duplicate-in-other-dataset"
+UNLABELLED = "unlabelled"
+OTHER_KIND = "other-energy-kind"
+NO_REFERENCE = "element-without-reference"
+NOT_SELECTED = "not-selected"
+
+
+@dataclass
+class Roles:
+    """What becomes of each row: a role of `ROLES` or None while undecided, and the reason of what is dropped."""
+
+    role: list[str | None]
+    reason: list[str | None]
+
+    @classmethod
+    def undecided(cls, n: int) -> Roles:
+        """Nothing decided for any of n rows."""
+        return cls([None] * n, [None] * n)
+
+    def drop(self, row: int, reason: str) -> None:
+        """Drop a row."""
+        self.role[row], self.reason[row] = DROPPED, reason
+
+    def rows(self, role: str | None) -> Ints:
+        """Rows that have this role."""
+        return np.array([row for row, found in enumerate(self.role) if found == role], dtype=np.int64)
+
+    def dropped(self) -> dict[str, int]:
+        """How many rows were dropped for each reason."""
+        return dict(sorted(Counter(reason for reason in self.reason if reason is not None).items()))
+
+
+def assemble(
+    spec: PreprocessSpec,
+    inputs: Sequence[LakeInput],
+    properties: Mapping[str, PropertySpec],
+    plans: Sequence[ShardPlan],
+    shards: Sequence[ShardInfo],
+    graphs_root: Path,
+) -> tuple[GraphSet, Path]:
+    """Write the graph set of finished shards; the manifest and its folder. The same input gives the same bytes.
+
+    Raises:
+        InputError: nothing is left to train on, or the split asks for more than there is.
+    """
+    columns = read_columns([graphs_root / shard.path for shard in shards], properties)
+    flags = [row for plan in plans for row in plan.flags]
+    if len(flags) != len(columns):
+        raise SluiceError(f"the shards hold {len(columns)} rows where {len(flags)} were planned; preprocess again")
+    roles = Roles.undecided(len(columns))
+    drop_unfit(roles, columns, flags, spec)
+    energies = choose_energies(columns, roles.rows(None))
+    for row in energies.without_labels(roles.rows(None), columns):
+        roles.drop(row, OTHER_KIND)
+    split = assign(roles, columns, spec)
+    references = fit_all(roles, columns, energies)
+    drop_without_reference(roles, columns, energies, references)
+    graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split)
+    folder = graphs_root / graph_set.graph_set_id[:16]
+    write_members(folder / FILE_NAME, members_table(columns, roles))
+    graph_set.write(folder)
+    return graph_set, folder
+
+
+def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], spec: PreprocessSpec) -> None:
+    """Duplicates of an earlier data set, references, rows without labels, outliers."""
+    seen: set[str] = set()
+    labelled = columns.has_labels()
+    for row, structure_id in enumerate(columns.structure_id):
+        if structure_id in seen:
+            roles.drop(row, DUPLICATE)
+            continue
+        seen.add(structure_id)
+        largest = columns.max_force[row]
+        if columns.isolated[row]:
+            roles.role[row] = REFERENCE
+        elif not labelled[row]:
+            roles.drop(row, UNLABELLED)
+        elif reason := outlier_reason(flags[row], None if np.isnan(largest) else float(largest), spec.outliers):
+            roles.drop(row, reason)
+
+
+def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
+    """Hand the undecided rows to the splits.
+
+    Raises:
+        InputError: none is left, or the split asks for more than there are.
+    """
+    rows = roles.rows(None)
+    if len(rows) == 0:
+        told = ", ".join(f"{reason} {n}" for reason, n in roles.dropped().items()) or "there are only references"
+        raise InputError(f"{', '.join(spec.datasets)}: none of {len(columns)} rows can be trained on ({told})")
+    keys = [columns.structure_id[row] for row in rows]
+    groups = [columns.group[row] for row in rows]
+    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by)
+    for row, split in zip(rows.tolist(), found.splits, strict=True):
+        if split is None:
+            roles.drop(row, NOT_SELECTED)
+        else:
+            roles.role[row] = split
+    return found
+
+
+def fit_all(roles: Roles, columns: Columns, energies: EnergyChoice) -> dict[str, TheoryReferences]:
+    """References of every theory that has energies, from its isolated atoms and its training split."""
+    train, isolated = roles.rows("train"), roles.rows(REFERENCE).tolist()
+    found = {}
+    for theory in energies.kinds:
+        rows = np.array([r for r in train if columns.theory[r] == theory and energies.known[r]], dtype=np.int64)
+        atoms = [r for r in isolated if columns.theory[r] == theory and not np.isnan(energies.of_isolated(r))]
+        numbers, counts = columns.compositions(rows)
+        symbols = sorted({*(chemical_symbols[z] for z in numbers), *(columns.symbols(r)[0] for r in atoms)})
+        table = np.zeros((len(rows), len(symbols)), dtype=np.int64)
+        table[:, [symbols.index(chemical_symbols[z]) for z in numbers]] = counts
+        given = lowest((columns.symbols(r)[0], energies.of_isolated(r)) for r in atoms)
+        found[theory] = fit_references(symbols, table, energies.values[rows], given)
+    return found
+
+
+def drop_without_reference(
+    roles: Roles, columns: Columns, energies: EnergyChoice, references: Mapping[str, TheoryReferences]
+) -> None:
+    """Held-out rows with an energy but an element that nothing in training gives a reference for."""
+    for split in ("valid", "test"):
+        for row in roles.rows(split).tolist():
+            known = references[columns.theory[row]].energies if energies.known[row] else None
+            if known is not None and not known.keys() >= set(columns.symbols(row)):
+                roles.drop(row, NO_REFERENCE)
+
+
+def manifest(
+    spec: PreprocessSpec,
+    inputs: Sequence[LakeInput],
+    properties: Mapping[str, PropertySpec],
+    shards: Sequence[ShardInfo],
+    columns: Columns,
+    roles: Roles,
+    energies: EnergyChoice,
+    references: dict[str, TheoryReferences],
+    split: Assignment,
+) -> GraphSet:
+    """The manifest of decided roles."""
+    used = np.concatenate([roles.rows(name) for name in SPLITS])
+    numbers, _ = columns.compositions(used)
+    identity = {
+        "builder": BUILDER_VERSION,
+        "spec": spec.model_dump(mode="json", exclude={"datasets"}),
+        "inputs": [[item.dataset, item.content_digest] for item in inputs],
+        "shards": [shard.sha256 for shard in shards],
+        "roles": digest([roles.role, roles.reason]),
+    }
+    return GraphSet(
+        graph_set_id=digest(identity),
+        builder_version=BUILDER_VERSION,
+        cutoff=spec.cutoff,
+        inputs=list(inputs),
+        theories=sorted({columns.theory[row] for row in used}),
+        elements=sorted(chemical_symbols[z] for z in numbers),
+        properties={name: properties[name] for name in sorted(columns.properties)},
+        shards=list(shards),
+        split_seed=spec.seed,
+        split_counts={name: len(roles.rows(name)) for name in SPLITS},
+        splits_path=FILE_NAME,
+        statistics=statistics_of(columns, roles.rows("train"), energies, references, properties),
+        references=references,
+        rows_in=len(columns),
+        reference_rows=len(roles.rows(REFERENCE)),
+        dropped=roles.dropped(),
+        energy_kinds=energies.kinds,
+        masked_energies=energies.masked,
+        split_by=split.split_by,
+        notes=[note for note in (split.note, *energies.notes()) if note],
+    )
+
+
+def members_table(columns: Columns, roles: Roles) -> pa.Table:
+    """One row of `SCHEMA` for every row of the inputs."""
+    if any(role not in ROLES for role in roles.role):
+        raise SluiceError("a row of the graph set has no role")
+    return pa.table(
+        {
+            "structure_id": columns.structure_id,
+            "dataset": columns.dataset,
+            "theory": columns.theory,
+            "group": columns.group,
+            "shard": columns.shard,
+            "row": columns.row,
+            "n_atoms": columns.n_atoms,
+            "n_edges": columns.n_edges,
+            "role": roles.role,
+            "reason": roles.reason,
+        },
+        schema=SCHEMA,
+    )

@@ -1,0 +1,89 @@
+"""Preprocessing: what is asked for, and one shard of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from gnn.errors import InputError
+from gnn.files import file_sha256
+from gnn.graphs.graph_set import ShardInfo, Split
+from gnn.graphs.outliers import OutlierRule
+from gnn.graphs.plan import ShardPlan, plan_rows
+from gnn.graphs.rows import graphs_of_rows
+from gnn.graphs.shards import write_shard
+from gnn.graphs.splits import DEFAULT_SHARES, SplitBy, check_shares
+from gnn.lake.table import Lake
+
+SHARD_FOLDER = "shards"
+DEFAULT_CUTOFF = 5.0
+
+
+class PreprocessSpec(BaseModel):
+    """What a graph set is made of and how; with the content of the data sets it decides the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    datasets: tuple[str, ...] = Field(
+        min_length=1,
+        description="NAME or NAME@VERSION; of a structure that several hold, the first named keeps its row",
+    )
+    cutoff: float = Field(default=DEFAULT_CUTOFF, gt=0, le=20, description="Å; edges are drawn up to here")
+    split: dict[Split, float] = Field(
+        default_factory=lambda: dict(DEFAULT_SHARES), description="fractions of the structures, or counts"
+    )
+    split_by: SplitBy = Field(default="group", description="what stays on one side of a split")
+    seed: int = Field(default=0, description="of the splits")
+    outliers: OutlierRule = OutlierRule()
+
+    def checked(self) -> PreprocessSpec:
+        """The spec itself.
+
+        Raises:
+            InputError: its split shares are impossible, or a data set is named twice.
+        """
+        check_shares(self.split)
+        names = [reference.partition("@")[0] for reference in self.datasets]
+        if len(set(names)) < len(names):
+            raise InputError(f"{', '.join(self.datasets)}: a data set is named twice; name each once")
+        return self
+
+
+class ShardManifest(ShardInfo):
+    """A shard and what it cost."""
+
+    cpu_s: float
+
+    def info(self) -> ShardInfo:
+        """The part that belongs into a graph set."""
+        return ShardInfo.model_validate(self.model_dump(exclude={"cpu_s"}))
+
+
+def shard_path(graphs_root: Path, plan: ShardPlan) -> Path:
+    """Where the shard of a plan lies."""
+    return graphs_root / SHARD_FOLDER / plan.file_name
+
+
+def build_shard(plan: ShardPlan, rows: pa.Table, cutoff: float, graphs_root: Path) -> ShardManifest:
+    """Write the shard of `rows`, which are the plan's, in its order.
+
+    Raises:
+        SluiceError: a row has no graph; the message names it.
+    """
+    started = time.process_time()
+    info = write_shard(shard_path(graphs_root, plan), list(graphs_of_rows(rows, cutoff)), graphs_root)
+    return ShardManifest(**info.model_dump(), cpu_s=time.process_time() - started)
+
+
+def build_lake_shard(plan: ShardPlan, cutoff: float, lake_root: Path, graphs_root: Path) -> dict[str, object]:
+    """What a worker does: read the rows of a plan from the lake, write their shard, give its manifest as JSON."""
+    return build_shard(plan, plan_rows(Lake(lake_root), plan), cutoff, graphs_root).model_dump(mode="json")
+
+
+def is_intact(manifest: ShardManifest, graphs_root: Path) -> bool:
+    """Whether the file of a manifest is there and has its digest."""
+    path = graphs_root / manifest.path
+    return path.is_file() and file_sha256(path) == manifest.sha256

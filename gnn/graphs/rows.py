@@ -1,0 +1,80 @@
+"""Rows of the lake turned into graphs, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gnn.errors import SluiceError
+from gnn.graphs.graph import EnergyKind, Graph
+from gnn.graphs.neighbours import neighbour_list
+
+TEXTS = ("structure_id", "dataset", "theory", "group")
+ARRAYS: dict[str, type] = {
+    "numbers": np.int64, "positions": np.float64, "cell": np.float64, "pbc": np.bool_, "forces": np.float64,
+    "stress": np.float64, "fixed": np.bool_,
+}  # fmt: skip
+VECTORS = ("positions", "cell", "forces")
+
+
+def graphs_of_rows(rows: pa.Table | pa.RecordBatch, cutoff: float) -> Iterator[Graph]:
+    """A graph of each row of a table of `RECORD_SCHEMA`, edges up to `cutoff` (Å).
+
+    Raises:
+        SluiceError: a row has no graph; the message names it.
+    """
+    for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
+        yield from _graphs_of_batch(batch, cutoff)
+
+
+def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float) -> Iterator[Graph]:
+    texts = {name: batch.column(name).to_pylist() for name in TEXTS}
+    kinds = {name: batch.column(name).to_pylist() for name in ("energy", "free_energy")}
+    arrays = {name: _rows_of(batch.column(name), dtype) for name, dtype in ARRAYS.items()}
+    properties = batch.column("properties").to_pylist()
+    for row in range(batch.num_rows):
+        yield _graph(
+            {name: column[row] for name, column in texts.items()},
+            {name: column[row] for name, column in kinds.items() if column[row] is not None},
+            {name: column[row] for name, column in arrays.items()},
+            properties[row] or [],
+            cutoff,
+        )
+
+
+def _graph(
+    texts: dict[str, Any], kinds: dict[Any, float], arrays: dict[str, Any], properties: list[Any], cutoff: float
+) -> Graph:
+    for name in VECTORS:
+        arrays[name] = None if arrays[name] is None else arrays[name].reshape(-1, 3)
+    try:
+        edges = neighbour_list(arrays["positions"], arrays["cell"], arrays["pbc"], cutoff)
+    except (SluiceError, ValueError) as error:
+        raise SluiceError(f"structure {texts['structure_id'][:16]} of {texts['dataset']}: {error}") from error
+    energies: dict[EnergyKind, float] = kinds
+    return Graph(
+        **texts,
+        **arrays,
+        senders=edges.senders,
+        receivers=edges.receivers,
+        shifts=edges.shifts,
+        energy=energies.get("free_energy", energies.get("energy")),
+        properties={name: _number_or_array(values) for name, values in properties},
+        kinds=energies,
+    )
+
+
+def _number_or_array(values: list[float]) -> float | NDArray[np.float64]:
+    return values[0] if len(values) == 1 else np.array(values)
+
+
+def _rows_of(column: pa.ListArray, dtype: type) -> list[NDArray[Any] | None]:
+    """One array a row, None where null; views where the type allows."""
+    flat = column.values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    offsets = column.offsets.to_numpy()
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    return [flat[offsets[i] : offsets[i + 1]] if known[i] else None for i in range(len(column))]
