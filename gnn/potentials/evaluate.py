@@ -11,12 +11,12 @@ from ase import Atoms
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import batch_of_atoms
 from gnn.potentials.potential import (
-    MAX_ATOMS,
     AtomsPrediction,
     BatchPrediction,
     Floats,
     Potential,
     refuse_unknown_elements,
+    usual_max_atoms,
 )
 
 T = TypeVar("T")
@@ -26,12 +26,13 @@ MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def predict_atoms(
-    potential: Potential, atoms_list: Sequence[Atoms], max_atoms: int = MAX_ATOMS
+    potential: Potential, atoms_list: Sequence[Atoms], max_atoms: int | None = None
 ) -> list[AtomsPrediction]:
     """Predictions for `atoms_list` in their order; see `Potential.predict_atoms`."""
     refuse_unknown_elements(atoms_list, potential.elements, potential.theory)
     found: list[AtomsPrediction | None] = [None] * len(atoms_list)
-    for pack in packs([len(atoms) for atoms in atoms_list], max_atoms):
+    limit = max_atoms or usual_max_atoms(potential.device)
+    for pack in packs([len(atoms) for atoms in atoms_list], limit):
         predictions = halving(lambda items: _predict_pack(potential, items), [atoms_list[i] for i in pack])
         for index, prediction in zip(pack, predictions, strict=True):
             found[index] = prediction

@@ -1,7 +1,7 @@
 """Foreign models: any ASE calculator as a potential, found by the entry-point group `sluice.potentials`.
 
-An entry point names a function without required arguments that gives a `Potential`. The level of theory is what the
-model was trained on; it is fixed, and so are the corrections its energies carry.
+An entry point names a function that gives a `Potential`; called without arguments, or with `model=`. The level of
+theory is what the model was trained on; it is fixed, and so are the corrections its energies carry.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from ase.data import chemical_symbols
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.potentials.potential import (
-    MAX_ATOMS,
     AtomsPrediction,
     BatchPrediction,
     Potential,
@@ -87,7 +87,7 @@ class CalculatorPotential:
     def predict_atoms(
         self,
         atoms_list: Sequence[Atoms],
-        max_atoms: int = MAX_ATOMS,  # noqa: ARG002
+        max_atoms: int | None = None,  # noqa: ARG002
     ) -> list[AtomsPrediction]:
         """Predictions in order; see `Potential.predict_atoms`. `max_atoms` has no effect."""
         refuse_unknown_elements(atoms_list, self.elements, self.theory)
@@ -155,52 +155,62 @@ def emt() -> CalculatorPotential:
 
 
 def chgnet(model: str = "0.3.0", device: str = "cpu") -> CalculatorPotential:
-    """CHGNet (weights in its wheel): GGA/GGA+U of MPtrj, energies with MP2020 corrections."""
+    """CHGNet, whose weights are in its wheel: PBE/PBE+U of MPtrj, energies with MP2020 corrections."""
     dynamics, network = required("chgnet.model.dynamics", "chgnet"), required("chgnet.model.model", "chgnet")
-    return CalculatorPotential(
-        lambda: dynamics.CHGNetCalculator(
-            model=network.CHGNet.load(model_name=model, verbose=False), use_device=device
-        ),
-        f"pbe-u-mp2020/chgnet-{model}",
-        frozenset(chemical_symbols[1:95]),
-    )
+
+    def make() -> Calculator:
+        loaded = network.CHGNet.load(model_name=model, verbose=False)
+        return dynamics.CHGNetCalculator(model=loaded, use_device=device)
+
+    return CalculatorPotential(make, f"pbe+u-mp2020/chgnet-{model}", frozenset(chemical_symbols[1:95]))
 
 
 def sevennet(model: str = "7net-0", device: str = "cpu") -> CalculatorPotential:
-    """SevenNet (7net-0's weights are in its wheel): GGA/GGA+U of MPtrj, uncorrected."""
+    """SevenNet; the weights of 7net-0 are in its wheel: PBE/PBE+U of MPtrj, uncorrected."""
     module = required("sevenn.calculator", "sevennet")
-    return CalculatorPotential(
-        lambda: module.SevenNetCalculator(model=model, device=device),
-        f"pbe-u-mptrj/{model}",
-        frozenset(chemical_symbols[1:95]),
-    )
+
+    def make() -> Calculator:
+        return module.SevenNetCalculator(model=model, device=device)
+
+    return CalculatorPotential(make, f"pbe+u-mptrj/{model}", frozenset(chemical_symbols[1:95]))
 
 
-def mace(model: str, device: str = "cpu", theory: str | None = None) -> CalculatorPotential:
+def mace(model: str | None = None, device: str = "cpu") -> CalculatorPotential:
     """MACE from the model file at path `model`."""
+    path = _named("mace", model)
     module = required("mace.calculators", "mace")
-    return CalculatorPotential(
-        lambda: module.MACECalculator(model_paths=model, device=device, default_dtype="float64"),
-        theory or f"mace/{model}",
-    )
+
+    def make() -> Calculator:
+        return module.MACECalculator(model_paths=path, device=device, default_dtype="float64")
+
+    return CalculatorPotential(make, f"mace/{Path(path).stem}")
 
 
-def matgl(model: str, theory: str | None = None) -> CalculatorPotential:
-    """A matgl potential (M3GNet, TensorNet, ...) from the folder or name `model`."""
-    loader, calculators = required("matgl", "matgl"), required("matgl.ext.ase", "matgl")
-    return CalculatorPotential(
-        lambda: calculators.PESCalculator(loader.load_model(model), stress_unit="eV/A3"), theory or f"matgl/{model}"
-    )
+def matgl(model: str | None = None) -> CalculatorPotential:
+    """A matgl potential (M3GNet, TensorNet, CHGNet) from the folder or published name `model`."""
+    name = _named("matgl", model)
+    package, calculators = required("matgl", "matgl"), required("matgl.ext.ase", "matgl")
+
+    def make() -> Calculator:
+        return calculators.PESCalculator(package.load_model(name), stress_unit="eV/A3")
+
+    return CalculatorPotential(make, f"matgl/{Path(name).name}")
 
 
 def orb(model: str = "orb_v3_conservative_inf_omat", device: str = "cpu") -> CalculatorPotential:
-    """An Orb model by the name of its loader; its weights are fetched by its package."""
-    models, calculators = (
-        required("orb_models.forcefield.pretrained", "orb"),
-        required("orb_models.forcefield.calculator", "orb"),
-    )
-    if not hasattr(models, model):
-        raise InputError(f"orb-models has no {model!r}; see orb_models.forcefield.pretrained for its names")
-    return CalculatorPotential(
-        lambda: calculators.ORBCalculator(getattr(models, model)(device=device), device=device), f"orb/{model}"
-    )
+    """An Orb model by the name of its loader; its package fetches the weights."""
+    loaders = required("orb_models.forcefield.pretrained", "orb")
+    module = required("orb_models.forcefield.calculator", "orb")
+    if not hasattr(loaders, model):
+        raise InputError(f"orb-models has no {model!r}; its names are those in orb_models.forcefield.pretrained")
+
+    def make() -> Calculator:
+        return module.ORBCalculator(getattr(loaders, model)(device=device), device=device)
+
+    return CalculatorPotential(make, f"orb/{model}")
+
+
+def _named(package: str, model: str | None) -> str:
+    if model is None:
+        raise InputError(f"{package} needs a model: write foreign:{package}:PATH")
+    return model

@@ -16,7 +16,7 @@ from gnn.graphs.batch import Batch
 from gnn.models.model import Model, Prediction
 from gnn.potentials.allocator import keep_freed_memory
 from gnn.potentials.evaluate import predict_atoms
-from gnn.potentials.potential import MAX_ATOMS, AtomsPrediction, BatchPrediction
+from gnn.potentials.potential import AtomsPrediction, BatchPrediction
 from gnn.training.checkpoint import CheckpointManifest, read_checkpoint
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch
 
 class CheckpointPotential:
     """Members of one checkpoint at one level of theory: their mean, and their spread as uncertainty.
+
+    The uncertainty is the standard deviation of the members' energies per atom, times the factor that the checkpoint's
+    calibration found on its validation split (1 where there is none).
 
     Args:
         manifest: the checkpoint's manifest.
@@ -51,6 +54,7 @@ class CheckpointPotential:
         self.device = device
         self.dtype = dtype
         self._theory_index = manifest.theories.index(theory)
+        self._error_per_spread = manifest.calibration.energy_scale if manifest.calibration else 1.0
         specs = manifest.model.properties
         self._of_atoms = frozenset(name for name, spec in specs.items() if spec.level == "atom")
 
@@ -79,9 +83,10 @@ class CheckpointPotential:
         ready = batch.to(self.device, self.dtype)
         ready = replace(ready, theory=torch.full_like(ready.theory, self._theory_index))
         mean = mean_of([member.predict(ready) for member in self.members], ready.n_atoms)
-        return replace(mean, of_atoms=self._of_atoms)
+        spread = None if mean.uncertainty is None else mean.uncertainty * self._error_per_spread
+        return replace(mean, of_atoms=self._of_atoms, uncertainty=spread)
 
-    def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int = MAX_ATOMS) -> list[AtomsPrediction]:
+    def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int | None = None) -> list[AtomsPrediction]:
         """Predictions in order; see `Potential.predict_atoms`."""
         return predict_atoms(self, atoms_list, max_atoms)
 

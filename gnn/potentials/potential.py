@@ -17,8 +17,8 @@ from gnn.graphs.batch import Batch
 
 Floats = NDArray[np.float64]
 
-MAX_ATOMS = 512
-"""Atoms of one batch where the caller says nothing: enough to fill a core's caches, little memory."""
+MAX_ATOMS = {"cpu": 512, "cuda": 16384}
+"""Atoms of one batch by kind of device, where the caller says nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,18 @@ class Potential(Protocol):
         """Everything it provides, for a batch whose edges reach at least to `cutoff`."""
         ...
 
-    def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int = MAX_ATOMS) -> list[AtomsPrediction]:
+    def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int | None = None) -> list[AtomsPrediction]:
         """Everything it provides for each of `atoms_list`, in their order, at most `max_atoms` atoms at a time.
 
         Raises:
             InputError: a structure holds elements it does not know.
         """
         ...
+
+
+def usual_max_atoms(device: torch.device) -> int:
+    """Atoms of one batch on `device` where the caller says nothing."""
+    return MAX_ATOMS.get(device.type, MAX_ATOMS["cpu"])
 
 
 def unknown_elements(atoms: Atoms, elements: frozenset[str]) -> list[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.potentials.potential import MAX_ATOMS, Potential, unknown_elements
+from gnn.potentials.potential import Potential, unknown_elements, usual_max_atoms
 from gnn.simulation.evaluation import Evaluation, Evaluator
 from gnn.simulation.fire import Fire
 from gnn.simulation.lbfgs import Lbfgs
@@ -96,7 +96,7 @@ def relax_many(
     atoms_list: Sequence[Atoms],
     potential: Potential,
     settings: RelaxSettings | None = None,
-    max_atoms: int = MAX_ATOMS,
+    max_atoms: int | None = None,
     on_result: OnResult | None = None,
 ) -> list[Relaxed]:
     """Relax every structure; results in the order given.
@@ -113,7 +113,7 @@ def relax_many(
     """
     settings = settings or RelaxSettings()
     _check_provides(potential, settings)
-    run = _Run(atoms_list, potential, settings, max_atoms, on_result)
+    run = _Run(atoms_list, potential, settings, max_atoms or usual_max_atoms(potential.device), on_result)
     while run.step():
         pass
     return [run.results[k] for k in range(len(atoms_list))]

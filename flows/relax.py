@@ -1,0 +1,138 @@
+"""Relaxation of a file's structures: read, relax in batches, write."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ase.io
+from ase import Atoms
+
+from flows.cli.results import RelaxResult
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.files import write_atomically
+from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
+
+if TYPE_CHECKING:
+    from gnn.potentials.potential import Potential
+
+FOREIGN = "foreign:"
+SUFFIXES = (".extxyz", ".xyz")
+
+
+def open_potential(
+    model: str, home: Home, theory: str | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Potential:
+    """A potential by what people write: a checkpoint folder, a registered model, `foreign:NAME[:MODEL]`.
+
+    Raises:
+        InputError: there is no such model, theory or device; the message lists what there is.
+    """
+    if model.startswith(FOREIGN):
+        from gnn.potentials.foreign import foreign
+
+        name, _, which = model.removeprefix(FOREIGN).partition(":")
+        found = foreign(name, **({"model": which} if which else {}))
+        if theory not in (None, found.theory):
+            raise InputError(f"{model} gives energies of {found.theory}, not of {theory}")
+        return found
+    from flows.registry import resolve
+    from gnn.potentials.load import load
+
+    return load(resolve(model, home), theory=theory, device=device, dtype=dtype)
+
+
+def relax_file(
+    model: str,
+    file: Path,
+    output: Path,
+    home: Home,
+    settings: RelaxSettings,
+    theory: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    max_atoms: int | None = None,
+) -> RelaxResult:
+    """Relax every structure of `file` with `model` and write all of them to `output`, in their order.
+
+    Raises:
+        InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model cannot relax.
+    """
+    started = time.monotonic()
+    if output.suffix not in SUFFIXES:
+        raise InputError(f"{output} would not be extended XYZ; choose a name that ends in {' or '.join(SUFFIXES)}")
+    structures = read_structures(file)
+    potential = open_potential(model, home, theory, device, dtype)
+    with progress(len(structures)) as advance:
+        results = relax_many(structures, potential, settings, max_atoms, on_result=lambda _, result: advance(result))
+    frames = [frame(result) for result in results]
+    write_atomically(output, lambda path: ase.io.write(path, frames, format="extxyz"))
+    return RelaxResult(
+        model=model,
+        n_structures=len(results),
+        converged=sum(result.converged for result in results),
+        failed=sum(result.failed for result in results),
+        reasons=dict(Counter(result.outcome for result in results if not result.converged)),
+        output=str(output),
+        wall_s=round(time.monotonic() - started, 3),
+    )
+
+
+def read_structures(file: Path) -> list[Atoms]:
+    """Every structure of a file that ASE can read.
+
+    Raises:
+        InputError: there is no such file, ASE cannot read it, or it holds no structure.
+    """
+    if not file.is_file():
+        raise InputError(f"there is no file {file}")
+    try:
+        structures = ase.io.read(file, index=":")
+    except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
+        raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
+    if not structures:
+        raise InputError(f"{file} holds no structure")
+    return list(structures)
+
+
+def frame(result: Relaxed) -> Atoms:
+    """A relaxed structure with how it went in `info`: converged, steps, outcome, fmax (eV/Å), reason."""
+    atoms = result.atoms
+    atoms.info |= {"converged": result.converged, "steps": result.steps, "outcome": result.outcome}
+    optional = {"fmax": result.fmax, "reason": result.reason}
+    atoms.info |= {name: value for name, value in optional.items() if value is not None}
+    return atoms
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[Relaxed], None]]:
+    """A bar on stderr where that is a terminal, nothing elsewhere; give it each result."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("relaxing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    failed = 0
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(result: Relaxed) -> None:
+            nonlocal failed
+            failed += not result.converged
+            bar.update(task, advance=1, description=f"{failed} not converged" if failed else "")
+
+        yield advance
