@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import demo, evaluate, ingest, label, lake, models, train
+from flows.cli import campaigns, demo, evaluate, ingest, label, lake, models, preprocess, relax, screen, shard, train
 from flows.settings import apply_quiet_defaults
 
 app = typer.Typer(
@@ -38,13 +38,18 @@ def root(
 
 app.command("ingest")(ingest.ingest)
 app.add_typer(lake.app, name="lake")
+app.command("preprocess")(preprocess.preprocess)
 
 
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")
+app.command("relax")(relax.relax)
 
 
+app.command("screen")(screen.screen)
+app.add_typer(campaigns.app, name="campaigns")
+app.command("shard")(shard.shard)
 app.command("label")(label.label)
 
 

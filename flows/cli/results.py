@@ -239,6 +239,23 @@ class CampaignResult(Result):
     paths: dict[str, str]
 
 
+class CampaignPlanResult(Result):
+    """`sluice screen --dry-run`: what would be computed."""
+
+    campaign: str
+    model: str
+    model_version: str | None
+    model_sha256: str
+    theory: str
+    lake_versions: dict[str, int]
+    n_candidates: int
+    funnel: list[FunnelStage]
+    structures: int = Field(description="to relax, references of a model's hull included")
+    atoms: int
+    shards: int
+    hull_missing: list[str] = Field(description="elements without a reference energy")
+
+
 class CampaignsResult(Result):
     """`sluice campaigns ls`."""
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gnn.errors import InputError
 from gnn.files import digest
+from gnn.graphs.graph_set import Split
+from gnn.graphs.outliers import OutlierRule
 
 LossKind = Literal["huber", "mse", "mae", "norm"]
 PresetName = Literal["small", "default", "accurate"]
@@ -27,9 +29,10 @@ class DataConfig(_Section):
 
     datasets: list[str] = Field(default_factory=list, description="lake data sets, NAME or NAME@VERSION")
     cutoff: float | None = Field(default=None, gt=0, le=20, description="Å; None: the preset's")
-    split: dict[str, float] | None = Field(default=None, description="train/valid/test, fractions or counts")
+    split: dict[Split, float] | None = Field(default=None, description="train/valid/test, fractions or counts")
     split_by: Literal["group", "structure"] | None = Field(default=None, description="what a split keeps together")
     split_seed: int = Field(default=0, description="seed of the split")
+    outliers: OutlierRule | None = Field(default=None, description="labels beyond which a structure is left out")
 
 
 class OptimiserConfig(_Section):

@@ -1,0 +1,122 @@
+"""`sluice models`: what is registered, and under which aliases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.output import JsonOption, say, show, speaks_plainly, table
+from flows.cli.results import ModelRow, ModelsResult
+
+if TYPE_CHECKING:
+    from flows.registry import RegisteredModel
+
+app = typer.Typer(help="Registered models.", no_args_is_help=True)
+ModelArgument = Annotated[str, typer.Argument(help="NAME, NAME/VERSION, NAME@ALIAS, or the same after models:/")]
+
+
+@app.command("ls")
+@speaks_plainly
+def list_all(as_json: JsonOption = False) -> None:
+    """Every version of every registered model."""
+    from flows.registry import list_models
+    from flows.settings import find_home
+
+    show(_result(list_models(find_home())), as_json, describe)
+
+
+@app.command("show")
+@speaks_plainly
+def show_one(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """The versions of one model; its card where it is given with a version or an alias."""
+    from flows.registry import list_models, lookup, parse_reference
+    from flows.settings import find_home
+
+    home = find_home()
+    if model.count("/") + model.count("@") == model.count("models:/"):
+        show(_result(list_models(home, parse_reference(model).name)), as_json, describe)
+        return
+    found, path = lookup(model, home)
+    show(_result([found]), as_json, describe)
+    if not as_json:
+        typer.echo((path / "README.md").read_text(encoding="utf-8"))
+
+
+@app.command("promote")
+@speaks_plainly
+def promote(
+    model: ModelArgument,
+    alias: Annotated[str, typer.Option(help="The alias that shall point at it.")] = "champion",
+    as_json: JsonOption = False,
+) -> None:
+    """Let an alias point at a version."""
+    from flows.registry import promote as run
+    from flows.settings import find_home
+
+    show(_result([run(model, find_home(), alias)]), as_json, describe)
+
+
+@app.command("import")
+@speaks_plainly
+def import_folder(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")],
+    name: Annotated[str, typer.Option("--name", help="The name to register it under.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Register a checkpoint folder, every byte of it checked first."""
+    from flows.registry import register
+    from flows.settings import find_home
+
+    show(_result([register(folder, name, find_home())]), as_json, describe)
+
+
+@app.command("export")
+@speaks_plainly
+def export_folder(
+    model: ModelArgument,
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a model's checkpoint folder."""
+    from flows.registry import export, lookup
+    from flows.settings import find_home
+
+    home = find_home()
+    export(model, target, home)
+    say(f"written to {target}")
+    show(_result([lookup(model, home)[0]]), as_json, describe)
+
+
+def _result(models: list[RegisteredModel]) -> ModelsResult:
+    rows = [
+        ModelRow(
+            name=model.name,
+            version=model.version,
+            aliases=list(model.aliases),
+            sha256=model.sha256,
+            metrics=model.metrics,
+            created=model.created,
+        )
+        for model in models
+    ]
+    return ModelsResult(models=rows)
+
+
+def describe(result: ModelsResult) -> None:
+    """One row a version."""
+    if not result.models:
+        say("no model is registered yet; `sluice train --register NAME` makes one")
+        return
+    columns = {"E MAE meV/atom": "energy_mae_mev_per_atom", "F MAE meV/Å": "force_mae_mev_per_angstrom"}
+    rows: list[list[object]] = [
+        [m.name, m.version, ", ".join(m.aliases), *(_short(m.metrics.get(key)) for key in columns.values()), m.created,
+         (m.sha256 or "")[:12]]
+        for m in result.models
+    ]  # fmt: skip
+    table("Models", ["model", "version", "aliases", *columns, "created", "sha256"], rows)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,150 @@
+"""`sluice train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.output import DryRunOption, JsonOption, SetOption, merged, overrides, say, show, speaks_plainly, table
+from flows.cli.results import TrainResult
+
+if TYPE_CHECKING:
+    from gnn.training.config import TrainConfig
+
+
+@speaks_plainly
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A TOML file; options win over it.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", metavar="NAME[@VERSION]", help="Data set of the lake; repeatable.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Size of the network: small, default or accurate.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes of wall time.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Budget in passes over the data.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="MODEL", help="Start from this model's weights.")] = None,
+    register: Annotated[str | None, typer.Option(metavar="NAME", help="Register the result under this name.")] = None,
+    committee: Annotated[int | None, typer.Option(help="Members, trained with different seeds.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train=N,valid=N,test=N", help="Fractions or counts of the splits.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and batch order.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    cluster: Annotated[str, typer.Option(help="local, threads or a Dask scheduler's address.")] = "local",
+    assignments: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a network on data sets of the lake; the same command continues what was interrupted."""
+    options = {
+        "data": {"datasets": dataset, "split": None if split is None else parse_split(split)},
+        "preset": preset,
+        "minutes": minutes,
+        "epochs": epochs,
+        "init": init,
+        "register_as": register,
+        "committee": committee,
+        "seed": seed,
+        "device": device,
+    }
+    checked = configuration(config, options, overrides(assignments))
+    from flows.settings import find_home
+
+    home = find_home()
+    if dry_run:
+        from flows.train import describe_plan
+
+        show(describe_plan(checked, home), as_json, describe_dry_run)
+        return
+    from flows.cli.output import terminating_like_interrupt
+    from flows.train import train as run
+
+    with terminating_like_interrupt():
+        show(run(checked, home, cluster), as_json, describe)
+
+
+def configuration(path: Path | None, options: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    """The TOML file, then the options that were given, then `--set`.
+
+    Raises:
+        InputError: a value is wrong, or no budget is given.
+    """
+    from gnn.errors import InputError
+    from gnn.training.config import make_config, read_config
+
+    values = merged(read_config(path) if path else {}, given(options))
+    if "epochs" in given(options):
+        values.pop("minutes", None)
+    if "minutes" in given(options):
+        values.pop("epochs", None)
+    checked = make_config(merged(values, changes))
+    if checked.minutes is None and checked.epochs is None:
+        raise InputError("no budget: give --minutes M or --epochs N, or write one of them in the configuration")
+    if not checked.data.datasets:
+        raise InputError("no data: give --dataset NAME, or `datasets = [...]` under [data] in the configuration")
+    return checked
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not None, tables included."""
+    result = {}
+    for name, value in options.items():
+        kept = given(value) if isinstance(value, dict) else value
+        if kept not in (None, {}):
+            result[name] = kept
+    return result
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """`train=0.8,valid=0.1,test=0.1` or `train=450,valid=50` as a table.
+
+    Raises:
+        InputError: it is not of this form.
+    """
+    from gnn.errors import InputError
+
+    parts: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        if name.strip() not in ("train", "valid", "test"):
+            raise InputError(f"--split {text!r}: {part!r} is not train=N, valid=N or test=N")
+        try:
+            parts[name.strip()] = float(number)
+        except ValueError:
+            raise InputError(f"--split {text!r}: {number!r} is not a number") from None
+    return parts
+
+
+def describe(result: TrainResult) -> None:
+    """A short summary and the table of errors."""
+    name = f"models:/{result.model}/{result.model_version}" if result.model else "not registered"
+    say(f"{result.epochs} epochs, {result.steps} steps, {result.wall_s:.0f} s; checkpoint {result.checkpoint} ({name})")
+    table("Errors", ["", *result.metrics], error_rows(result.metrics))
+
+
+def error_rows(metrics: dict[str, dict[str, Any]]) -> list[list[object]]:
+    """One row an error, one column a split."""
+    from gnn.training.card import HEADLINES
+
+    rows: list[list[object]] = []
+    for key, label in {"n_structures": "structures", **HEADLINES}.items():
+        values = [split.get(key) for split in metrics.values()]
+        if any(value is not None for value in values):
+            rows.append([label, *(rounded(value) for value in values)])
+    for name in sorted({name for split in metrics.values() for name in split.get("properties", {})}):
+        found = [split.get("properties", {}).get(name, {}) for split in metrics.values()]
+        unit = next((item["unit"] for item in found if item), "")
+        rows.append([f"{name} MAE, {unit}", *(rounded(item.get("mae")) for item in found)])
+    return rows
+
+
+def rounded(value: float | None) -> float | int | None:
+    """Four significant digits."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.4g}")
+
+
+def describe_dry_run(result: Any) -> None:
+    """What would be done, in words."""
+    for line in result.remarks:
+        say(line)

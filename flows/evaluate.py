@@ -1,0 +1,212 @@
+"""Errors of a model on a data set of the lake or on a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from flows.cli.results import EvaluateResult
+from flows.registry import Found, find
+from flows.settings import Home
+from gnn.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from gnn.graphs.batch import Batch
+    from gnn.graphs.graph import Graph
+    from gnn.structures.cards import Card
+    from gnn.training.checkpoint import CheckpointManifest
+
+Part = Literal["train", "valid", "test", "all"]
+MAX_ATOMS = 1024
+
+
+@dataclass
+class Source:
+    """Graphs to evaluate on, what they are called, and what was skipped on the way."""
+
+    name: str
+    graphs: Iterable[Graph]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def evaluate(
+    model: str,
+    data: str,
+    home: Home,
+    split: Part = "test",
+    card: str | None = None,
+    theory: str | None = None,
+    device: str = "auto",
+    max_atoms: int = MAX_ATOMS,
+) -> EvaluateResult:
+    """Evaluate a checkpoint (folder, `models:/` URI or name) on a lake data set or a file.
+
+    Of a data set that the model was trained on, only its own `split` is used; of others everything.
+
+    Raises:
+        InputError: no such model, data set or file, or nothing in it that the model can be compared with.
+    """
+    from gnn.training.checkpoint import read_checkpoint
+    from gnn.training.evaluation import evaluate as errors_of
+    from gnn.training.optimiser import choose_device
+
+    found = find(model, home)
+    manifest, members = read_checkpoint(found.path)
+    target = choose_device(device)
+    source = source_of(data, home, manifest, split, card, theory)
+    dtype = next(members[0].parameters()).dtype
+    batches = packed(known_to(manifest, source), manifest, max_atoms, dtype)
+    metrics = errors_of([member.to(target) for member in members], batches, target).metrics
+    if metrics.n_structures == 0:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in source.skipped.items()) or "it is empty"
+        raise InputError(f"nothing in {source.name} can be evaluated: {reasons}")
+    values = metrics.model_dump()
+    return EvaluateResult(model=name_of(found), data=source.name, skipped=dict(source.skipped), **values)
+
+
+def part(text: str) -> Part:
+    """A split by its name.
+
+    Raises:
+        InputError: it is none.
+    """
+    for known in get_args(Part):
+        if text == known:
+            return known
+    raise InputError(f"split {text!r} is none of {', '.join(get_args(Part))}")
+
+
+def name_of(found: Found) -> str:
+    """How a result names its model."""
+    return str(found.path) if found.name is None else f"models:/{found.name}/{found.version}"
+
+
+def source_of(
+    data: str, home: Home, manifest: CheckpointManifest, split: Part, card: str | None, theory: str | None
+) -> Source:
+    """Graphs of a file, or of a lake data set (the model's own split of it where it has one).
+
+    Raises:
+        InputError: neither a file nor a data set of the lake.
+    """
+    if Path(data).exists():
+        return file_source(Path(data), home, manifest, card, theory)
+    own = None if split == "all" else own_split(data, home, manifest, split)
+    return own or lake_source(data, home, manifest)
+
+
+def own_split(data: str, home: Home, manifest: CheckpointManifest, split: Part) -> Source | None:
+    """The part of the model's own graph set that belongs to `data`; None where that set is not here or differs."""
+    from gnn.graphs.loader import GraphData
+    from gnn.lake.reference import parse_reference
+
+    name, version = parse_reference(data)
+    folder = home.graphs / manifest.graph_set_id[:16]
+    used = {item.dataset: item for item in manifest.data.inputs}
+    if name not in used or not (folder / "graph_set.json").is_file() or split == "all":
+        return None
+    if version is not None and version != used[name].version:
+        return None
+    graphs = GraphData(home.graphs, folder).graphs(split)
+    return Source(f"{name}@{used[name].version} ({split} split)", (g for g in graphs if g.dataset == name))
+
+
+def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
+    """Everything in a lake data set."""
+    from gnn.graphs.graph import graph_of_record
+    from gnn.lake.reference import parse_reference
+    from gnn.lake.table import Lake
+    from gnn.structures.record import row_to_record
+
+    lake = Lake(home.lake)
+    name, version = parse_reference(data)
+    if name not in lake.datasets():
+        known = ", ".join(lake.datasets()) or "nothing yet"
+        raise InputError(f"{data!r} is neither a file nor a data set of the lake, which holds: {known}")
+    version = lake.version(name) if version is None else version
+    rows = (row for batch in lake.record_batches(name, version) for row in batch.to_pylist())
+    return Source(f"{name}@{version}", (graph_of_record(row_to_record(row), manifest.cutoff) for row in rows))
+
+
+def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Source:
+    """The readable structures of a file; rows that cannot be used are counted by the code of their reason.
+
+    Where neither file, card nor `theory` names a level of theory, the only one of the model is meant.
+    """
+    from gnn.graphs.graph import graph_of_record
+    from gnn.structures.checks import reject_reason
+    from gnn.structures.readers import Rejected, read_records
+
+    chosen = file_card(path, home, manifest, card, theory)
+    skipped: Counter[str] = Counter()
+
+    def graphs() -> Iterator[Graph]:
+        for record in read_records(path, chosen):
+            reason = record.reason if isinstance(record, Rejected) else reject_reason(record)
+            if reason is not None:
+                skipped[reason.partition(":")[0]] += 1
+            elif not isinstance(record, Rejected):
+                yield graph_of_record(record, manifest.cutoff)
+
+    return Source(str(path), graphs(), skipped)
+
+
+def file_card(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Card:
+    """The card that a file is read with: the given one, else the format's own conventions.
+
+    Raises:
+        InputError: no such card, or something is missing that only a card can say.
+    """
+    from flows.cards import card_for
+    from gnn.structures.cards import AUTO
+    from gnn.structures.readers import read_records
+
+    chosen = card_for("evaluated", home, card or AUTO, theory)
+    try:
+        next(iter(read_records(path, chosen)), None)
+    except InputError:
+        if theory is not None or chosen.theory is not None or len(manifest.theories) != 1:
+            raise
+        return chosen.with_theory(manifest.theories[0])
+    return chosen
+
+
+def known_to(manifest: CheckpointManifest, source: Source) -> Iterator[Graph]:
+    """The graphs that the model can be compared on; the others are counted in `source.skipped` by reason."""
+    from ase.data import chemical_symbols
+
+    elements = set(manifest.elements)
+    for graph in source.graphs:
+        strangers = sorted({chemical_symbols[z] for z in graph.numbers} - elements)
+        if graph.is_isolated_atom:
+            source.skipped["isolated atom"] += 1
+        elif strangers:
+            source.skipped[f"unknown element {strangers[0]}"] += 1
+        elif graph.theory not in manifest.theories:
+            source.skipped[f"unknown theory {graph.theory}"] += 1
+        else:
+            kind = manifest.data.energy_kinds.get(graph.theory)
+            yield graph if kind is None or not graph.kinds else graph.with_energy(kind)
+
+
+def packed(
+    graphs: Iterable[Graph], manifest: CheckpointManifest, max_atoms: int, dtype: torch.dtype
+) -> Iterator[Batch]:
+    """Batches of consecutive graphs with at most `max_atoms` atoms; a larger structure is one by itself."""
+    from gnn.graphs.collate import collate
+
+    waiting: list[Graph] = []
+    atoms = 0
+    for graph in graphs:
+        if waiting and atoms + graph.n_atoms > max_atoms:
+            yield collate(waiting, manifest.theories, manifest.model.properties, dtype)
+            waiting, atoms = [], 0
+        waiting.append(graph)
+        atoms += graph.n_atoms
+    if waiting:
+        yield collate(waiting, manifest.theories, manifest.model.properties, dtype)
