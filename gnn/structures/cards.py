@@ -120,6 +120,7 @@ class ReadingRules(_Model):
     theory: str | None = None
     theory_column: str | None = None
     theory_map: dict[str, str] = Field(default_factory=dict)
+    labels: bool = Field(default=True, description="whether labels are read at all; false = structures only")
     energy_is: Literal["total", "per_atom"] = "total"
     units: Units = Units()
     stress: StressRule = StressRule()
@@ -242,6 +243,11 @@ def _first_error(error: ValidationError) -> str:
 def generic_card(name: str, theory: str | None = None) -> Card:
     """A card that leaves everything to the file's format."""
     return Card(name=name, theory=theory)
+
+
+def structures_card(name: str) -> Card:
+    """A card that reads structures and leaves every label where it is, so that no unit and no theory is needed."""
+    return Card(name=name, theory="none", labels=False)
 
 
 def read_card(path: Path) -> Card:

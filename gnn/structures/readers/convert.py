@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.errors import InputError
-from gnn.structures.cards import AUTO, Card, CardProperty, ReadingRules, Units, force_unit
+from gnn.structures.cards import Card, CardProperty, ReadingRules, Units, force_unit
 from gnn.structures.readers.lookup import MISSING, filled, find, usual
 from gnn.structures.readers.raw import Raw, UnreadableRow
 from gnn.structures.record import Record, Source, reduced_formula
@@ -56,6 +56,10 @@ class Converter:
             InputError: the card must say more.
         """
         n = len(raw.numbers)
+        if not self.rules.labels:
+            raw.values = {}
+        elif self._says_nothing(raw):
+            raise InputError(self._undeclared(raw))
         pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
         cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
         return Record(
@@ -80,6 +84,21 @@ class Converter:
             group=self._group(raw, source),
             flags=raw.flags,
             source=source,
+        )
+
+    def _says_nothing(self, raw: Raw) -> bool:
+        """Whether there are numbers beside the structure of which nobody says what they are."""
+        if self.units.energy is not None or self.card.properties:
+            return False
+        declared = self.rules.columns.model_dump(exclude_none=True)
+        return not declared and usual(raw.values, "energy")[1] is MISSING and bool(numeric_names(raw.values))
+
+    def _undeclared(self, raw: Raw) -> str:
+        names = numeric_names(raw.values)
+        unit = "eV/atom" if "per_atom" in names[0] or "hull" in names[0] else "eV"
+        return (
+            f"{', '.join(names)}: numbers, but no card says what they are; write a card with theory = 'KEY' and, for each "
+            f"target, [properties.{names[0]}] unit = '{unit}' (or what is true), and give --card CARD.toml"
         )
 
     def _value(self, raw: Raw, label: str) -> tuple[str, Any]:
@@ -216,9 +235,15 @@ def chemical_system(numbers: NDArray[np.int64]) -> str:
     return "-".join(sorted({chemical_symbols[z] for z in numbers}))
 
 
-def is_generic(card: Card) -> bool:
-    """Whether a card leaves everything to the file's format."""
-    return card.reader == AUTO and not card.properties and not card.columns.model_dump(exclude_none=True)
+def numeric_names(values: dict[str, Any]) -> list[str]:
+    """Names of values that are decimal numbers: what could be a target; ids and counts are whole."""
+    return [name for name, value in values.items() if _is_decimal(value)]
+
+
+def _is_decimal(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[-+]?\d*\.\d+([eE][-+]?\d+)?\s*", value) is not None
+    return isinstance(value, float)
 
 
 def _text(value: Any) -> str | None:

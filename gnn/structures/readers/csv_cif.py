@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
+from gnn.structures.readers.cif import raw_of_cif
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import Bad, Raw, Row
-from gnn.structures.readers.structures import raw_of_structure
+from gnn.structures.readers.raw import Bad, Row
 
 MAX_FIELD = 1 << 27
 SHOWN = 200
@@ -69,29 +66,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def raw_of_cif(text: str) -> Raw:
-    """The structure of a CIF text, by pymatgen, without its labels.
-
-    Raises:
-        ValueError: the text holds no structure, or a disordered one.
-    """
-    from pymatgen.core import Structure
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        structure = Structure.from_str(text, fmt="cif")
-    return raw_of_structure(structure)
-
-
-def declared_nothing(names: list[str], sample: dict[str, Any]) -> list[str]:
-    """Columns with numbers that could be targets."""
-    return [name for name in names if _is_float(sample.get(name))]
-
-
-def _is_float(value: Any) -> bool:
-    try:
-        return bool(np.isfinite(float(value)))
-    except (TypeError, ValueError):
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 """Usual names of each label, without case and origin."""
 
+_FULL_SPELLINGS = {
+    label: frozenset(f"{origin}_{name}" if origin else name for origin in ORIGINS for name in names)
+    for label, names in SPELLINGS.items()
+}
+
 
 def find(values: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path of nested mappings and lists; a key that itself holds dots is tried first."""
@@ -56,9 +62,9 @@ def find(values: Mapping[str, Any], path: str) -> Any:
     return node
 
 
-def _is_spelling(key: str, names: tuple[str, ...]) -> bool:
-    word = key.lower().replace("-", "_")
-    return any(word == (f"{origin}_{name}" if origin else name) for origin in ORIGINS for name in names)
+@lru_cache(maxsize=4096)
+def _word(key: str) -> str:
+    return key.lower().replace("-", "_")
 
 
 def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
@@ -67,13 +73,14 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
     Raises:
         InputError: several keys fit and disagree; the card must say which.
     """
-    found = [(key, value) for key, value in values.items() if value is not None and _is_spelling(key, SPELLINGS[label])]
+    names = _FULL_SPELLINGS[label]
+    found = [(key, value) for key, value in values.items() if value is not None and _word(key) in names]
     if not found:
         return "", MISSING
     if any(not _same(found[0][1], value) for _, value in found[1:]):
-        names = " and ".join(repr(key) for key, _ in found)
+        keys = " and ".join(repr(key) for key, _ in found)
         raise InputError(
-            f'{names} both look like the {label} and differ; write [columns] {label} = "{found[0][0]}" in a card, '
+            f'{keys} both look like the {label} and differ; write [columns] {label} = "{found[0][0]}" in a card, '
             "with the one that is meant"
         )
     return found[0]

@@ -42,7 +42,7 @@ def decode(value: Any) -> Raw:
         UnreadableRow: it is none, is disordered, or names an unknown element.
     """
     if isinstance(value, str):
-        from gnn.structures.readers.csv_cif import raw_of_cif
+        from gnn.structures.readers.cif import raw_of_cif
 
         return raw_of_cif(value)
     if isinstance(value, Mapping):

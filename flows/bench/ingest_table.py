@@ -1,0 +1,213 @@
+"""Ingest every real data set twice and hold what comes out against what its card says.
+
+Run as `python -m flows.bench.ingest_table DATA_FOLDER [OUTPUT.md]`: DATA_FOLDER holds one folder a set, named like its card.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from flows.settings import Home, apply_quiet_defaults
+from gnn.lake import Lake
+from gnn.structures.record import row_to_record
+
+GPA = 160.21766208
+
+
+@dataclass
+class Figures:
+    """What one pass over a table gives. energies are eV/atom of all but isolated atoms; forces in eV/Å."""
+
+    energies: list[float]
+    force_squares: float = 0.0
+    force_components: int = 0
+    force_max: float = 0.0
+    net_force_max: float = 0.0
+    atoms: int = 0
+
+    @property
+    def force_rms(self) -> float | None:
+        """Root mean square of the force components."""
+        return (self.force_squares / self.force_components) ** 0.5 if self.force_components else None
+
+
+def figures(lake: Lake, dataset: str) -> Figures:
+    """One streaming pass over a table."""
+    result = Figures([])
+    columns = ["numbers", "pbc", "n_atoms", "energy", "forces"]
+    for batch in lake.record_batches(dataset, columns=columns):
+        for row in batch.to_pylist():
+            _count(result, row)
+    return result
+
+
+def _count(result: Figures, row: dict[str, object]) -> None:
+    n = row["n_atoms"]
+    assert isinstance(n, int)
+    result.atoms += n
+    isolated = n == 1 and not any(row["pbc"])  # type: ignore[arg-type]
+    if isinstance(row["energy"], float) and not isolated:
+        result.energies.append(row["energy"] / n)
+    if row["forces"] is not None:
+        forces = np.reshape(np.asarray(row["forces"], dtype=float), (n, 3))
+        result.force_squares += float((forces**2).sum())
+        result.force_components += forces.size
+        result.force_max = max(result.force_max, float(np.linalg.norm(forces, axis=1).max()))
+        result.net_force_max = max(result.net_force_max, float(np.linalg.norm(forces.sum(axis=0))))
+
+
+def property_values(lake: Lake, dataset: str, name: str) -> np.ndarray:
+    """All values of a structure's property."""
+    column = lake.read(dataset, columns=["properties"])["properties"].to_pylist()
+    return np.array([dict(row)[name][0] for row in column if name in dict(row)])
+
+
+def spread(values: np.ndarray) -> float:
+    """Mean absolute deviation: the score of a constant."""
+    return float(np.abs(values - values.mean()).mean())
+
+
+Claim = tuple[str, Callable[[Lake, Figures], str]]
+"""What a set's card says, and how the same is measured on the table."""
+
+
+def _flagged(lake: Lake, dataset: str, flag: str) -> tuple[int, int]:
+    """Rows that carry a flag, and files that they come from."""
+    table = lake.read(dataset, columns=["flags", "source_file"])
+    files = [
+        file
+        for flags, file in zip(table["flags"].to_pylist(), table["source_file"].to_pylist(), strict=True)
+        if flag in flags
+    ]
+    return len(files), len(set(files))
+
+
+def _energy(lake: Lake, found: Figures) -> str:
+    return f"mean {np.mean(found.energies):.2f} eV/atom"
+
+
+def _spread_of(dataset: str, name: str, unit: str) -> Callable[[Lake, Figures], str]:
+    def measure(lake: Lake, found: Figures) -> str:
+        values = property_values(lake, dataset, name)
+        return f"mean {values.mean():.3f}, MAD {spread(values):.3f}, max {values.max():.2f} {unit}"
+
+    return measure
+
+
+def _oc20(lake: Lake, found: Figures) -> str:
+    rows, files = _flagged(lake, "oc20_relax", "large-force")
+    return (
+        f"{found.atoms} atoms kept, max {found.force_max:.0f} eV/Å, {rows} frames of {files} files flagged large-force"
+    )
+
+
+def _water(lake: Lake, found: Figures) -> str:
+    total = np.mean(found.energies) * 192
+    return f"mean {total:.1f} eV a frame, net force up to {found.net_force_max:.3f} eV/Å"
+
+
+def equation_of_state(lake: Lake) -> Iterator[tuple[float, float, float]]:
+    """Volume (Å³), energy (eV) and pressure from the stress (GPa) along TiO2 rutile PBE."""
+    rows = lake.read("bo2_oxides").filter(pa.compute.field("group") == "TiO2 rutile")
+    for row in rows.to_pylist():
+        if row["theory"].startswith("pbe/") and row["config_type"] == "EOS":
+            record = row_to_record(row)
+            assert record.energy is not None and record.stress is not None
+            yield abs(float(np.linalg.det(record.cell))), record.energy, -float(record.stress[:3].mean()) * GPA
+
+
+def _bo2(lake: Lake, found: Figures) -> str:
+    points = np.array(sorted(equation_of_state(lake)))
+    slope = -np.gradient(points[:, 1], points[:, 0]) * GPA
+    return (
+        f"TiO2 rutile PBE: -dE/dV {slope[1]:.1f} to {slope[-2]:.1f} GPa, from the stress {points[1, 2]:.1f} to "
+        f"{points[-2, 2]:.1f} GPa"
+    )
+
+
+def _mlearn(lake: Lake, found: Figures) -> str:
+    formulas = lake.read("mlearn", columns=["formula"])["formula"].value_counts().to_pylist()
+    return ", ".join(f"{entry['values']} {entry['counts']}" for entry in sorted(formulas, key=lambda e: e["values"]))
+
+
+def _vasp(lake: Lake, found: Figures) -> str:
+    theories = lake.read("vasp_raw", columns=["theory"])["theory"].value_counts().to_pylist()
+    counts = ", ".join(f"{entry['counts']} {entry['values']}" for entry in theories)
+    return f"{counts}; net force up to {found.net_force_max:.1e} eV/Å"
+
+
+def _flags_of_mpts(lake: Lake, found: Figures) -> str:
+    measured = _spread_of("mpts52", "formation_energy_per_atom", "eV/atom")(lake, found)
+    return f"{measured}; {_flagged(lake, 'mpts52', 'implausible:formation_energy_per_atom')[0]} flagged implausible"
+
+
+CLAIMS: dict[str, Claim] = {
+    "3bpa": ("500 frames and 4 atoms, about -654 eV/atom", _energy),
+    "ethanol": ("2000 frames and 4 atoms", _energy),
+    "mlearn": ("Cu 262+31, Li 241+29, Mo 194, Ni 263+31, Si 214", _mlearn),
+    "mp20": ("14675 different materials, MAD 0.73 eV/atom", _spread_of("mp20", "formation_energy_per_atom", "eV/atom")),
+    "mpts52": ("a few formation energies up to 5.1 eV/atom", _flags_of_mpts),
+    "perov5": ("MAD of heat_all 0.56 eV a cell", _spread_of("perov5", "heat_all", "eV")),
+    "wbm": ("9423 rows, rounded to 1 meV", _spread_of("wbm", "formation_energy_per_atom", "eV/atom")),
+    "carbon24": ("about -154.25, MAD 0.113 eV/atom", _spread_of("carbon24", "energy_per_atom", "eV/atom")),
+    "oc20_relax": ("4453 frames, 335192 atoms; wild steps up to 351 eV/Å in 7 runs", _oc20),
+    "bo2_oxides": ("1298 calculations, 2 unavailable; TiO2 rutile PBE 48.6 to -15.3 GPa, not 498 to -165", _bo2),
+    "water_deepmd": ("near -29943 eV a frame, net force about 0.13 eV/Å", _water),
+    "gete_deepmd": ("4219 frames, near -164 eV/atom", _energy),
+    "vasp_raw": ("13 calculations; LiCl, Si PBEsol 700 eV, HfO2 PBE; net force below 1e-5 eV/Å", _vasp),
+}
+
+
+def table_row(folder: Path, home: Home) -> str:
+    """Ingest one set twice; one row of the table."""
+    from flows.ingest import ingest
+
+    name = folder.name
+    first = ingest([str(folder)], name, home)
+    second = ingest([str(folder)], name, home)
+    lake = Lake(home.lake)
+    found = figures(lake, name)
+    claim, measure = CLAIMS.get(name, ("", lambda lake, found: ""))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in first.reasons.items())
+    cells = [
+        name,
+        first.files,
+        first.files_failed,
+        first.rows_in,
+        first.kept,
+        first.duplicates,
+        f"{first.quarantined}" + (f" ({reasons})" if reasons else ""),
+        second.kept,
+        f"{min(found.energies):.3f} … {max(found.energies):.3f}" if found.energies else "–",
+        "–" if found.force_rms is None else f"{found.force_rms:.3f}",
+        claim,
+        "; ".join([measure(lake, found), *first.warnings]),
+    ]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+HEADER = (
+    "| set | files | failed | rows in | kept | duplicates | quarantined | kept again | energy, eV/atom | force RMS, eV/Å "
+    "| its card says | measured |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: | --- | --- |"
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table, or write it to a file between its text."""
+    apply_quiet_defaults()
+    folders = sorted(path for path in Path(arguments[0]).iterdir() if path.is_dir() and path.name in CLAIMS)
+    with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as scratch:
+        home = Home(Path(scratch))
+        rows = [table_row(folder, home) for folder in folders]
+    sys.stdout.write("\n".join([HEADER, *rows]) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
