@@ -68,8 +68,8 @@ def ranks(text: str | None) -> tuple[int, ...]:
 
     found: list[int] = []
     for part in (text or "").replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if part and not (first.isdecimal() and (last or first).isdecimal()):
+        first, dash, last = part.partition("-")
+        if part and not (first.isdecimal() and (last if dash else first).isdecimal()):
             raise InputError(f"--rank {text!r}: {part!r} is no rank; write 1,2,5-7")
         if part:
             found.extend(range(int(first), int(last or first) + 1))
