@@ -54,13 +54,7 @@ class Prepared:
         return candidates_digest(self.candidates.values())
 
     def rows(self, shard: int) -> list[Candidate]:
-        """The structures of one shard.
-
-        Raises:
-            InputError: there is no such shard.
-        """
-        if shard not in self.plan:
-            raise InputError(f"there is no shard {shard}; the campaign has 0 to {len(self.plan) - 1}")
+        """The structures of one shard."""
         return [self.candidates.get(name) or self.references[name] for name in self.plan[shard]]
 
 
@@ -90,6 +84,11 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int) -> 
     key = preparation_key(spec, inputs)
     if (found := read_prepared(folder, key)) is not None:
         return found
+    if (folder / PLAN_NAME).is_file() and _key(folder) != key:
+        raise InputError(
+            f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
+            " start it anew with --fresh, or under another name"
+        )
     return _write(prepare(spec, inputs, workers), folder, key)
 
 
@@ -214,6 +213,30 @@ def _input_rows(result: Prepared) -> list[dict[str, Any]]:
         row["duplicate_of"] = result.duplicate_of.get(name)
         rows.append(row)
     return rows
+
+
+def _key(folder: Path) -> str:
+    return str(json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))["key"])
+
+
+def rows_of_shard(folder: Path, index: int) -> list[Candidate]:
+    """The structures of one shard of the preparation in `folder`, without reading the others.
+
+    Raises:
+        InputError: nothing is prepared there, or there is no such shard.
+    """
+    if not (folder / PLAN_NAME).is_file():
+        raise InputError(f"nothing is prepared in {folder}; run `sluice screen` with the campaign's file first")
+    rows = read_rows(folder / TABLE_NAME, filters=[("shard", "==", index)])
+    if not rows:
+        raise InputError(f"there is no shard {index}; the campaign has 0 to {number_planned(folder) - 1}")
+    return [candidate_of_row(row) for row in rows]
+
+
+def number_planned(folder: Path) -> int:
+    """How many shards the preparation in `folder` has; 0 where nothing is prepared."""
+    path = folder / PLAN_NAME
+    return int(json.loads(path.read_text(encoding="utf-8"))["n_shards"]) if path.is_file() else 0
 
 
 def read_prepared(folder: Path, key: str | None = None) -> Prepared | None:

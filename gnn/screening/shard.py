@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ RESULT_SCHEMA = pa.schema(
 
 Row = dict[str, Any]
 OnResult = Callable[[Row], None]
+
+
+class CampaignCancelledError(SluiceError):
+    """Someone asked the campaign to stop; what is journalled stays."""
 
 
 class ShardManifest(BaseModel):
@@ -106,11 +110,12 @@ def run_shard(
         index: the shard's number.
         model: the pinned model; its sha256 and the relaxation's settings enter the journal's header.
         make_potential: gives the potential; not called when nothing is left to compute.
-        on_result: called with each result as it is journalled.
+        on_result: called with each result once it is journalled; may raise `CampaignCancelledError`.
 
     Raises:
         SluiceError: another process works on this shard.
         InputError: the journal belongs to other work, or the potential cannot do what the relaxation needs.
+        CampaignCancelledError: `on_result` said so.
     """
     path = folder / f"{shard_name(index)}.parquet"
     header: dict[str, Any] = {
@@ -213,7 +218,7 @@ def _compute(
 
     try:
         _relax(todo, spec, potential, record)
-    except InputError:
+    except (InputError, CampaignCancelledError):
         raise
     except Exception:  # noqa: BLE001 (one structure broke the batch: each of the rest goes alone, and its reason is kept)
         for row in (row for row in todo if row.candidate_id not in finished):
@@ -232,6 +237,8 @@ def _relax(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential
 def _relax_alone(row: Candidate, spec: RelaxationSpec, potential: Potential, record: OnResult) -> None:
     try:
         _relax([row], spec, potential, record)
+    except CampaignCancelledError:
+        raise
     except Exception as error:  # noqa: BLE001 (the reason is recorded with the structure)
         record(_failed_row(row, f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
@@ -346,7 +353,7 @@ def read_results(folder: Path, index: int) -> list[Row]:
     return read_rows(folder / manifest.path)
 
 
-def merged_results(folder: Path, plan: dict[int, Sequence[str]], expected_work: str) -> dict[str, Row]:
+def merged_results(folder: Path, plan: Mapping[int, Sequence[str]], expected_work: str) -> dict[str, Row]:
     """Results of all sealed shards of a plan (shard -> ids) by id; shards that are not sealed are left out.
 
     Raises:

@@ -1,0 +1,182 @@
+"""What a finished campaign leaves behind: tables, DFT inputs, known compounds, the report and its context."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from flows.campaigns import CampaignFolder
+from gnn.errors import InputError
+from gnn.lake.table import Lake
+from gnn.screening.campaign import CampaignSpec
+from gnn.screening.comparison import dft_comparisons
+from gnn.screening.conclude import Conclusion
+from gnn.screening.final import CANDIDATES, INPUTS, write_dft_inputs, write_tables
+from gnn.screening.known import known_outcomes, read_known
+from gnn.screening.manifest import CampaignManifest, KnownOutcome
+from gnn.screening.prepare import Prepared
+from gnn.screening.report.context import (
+    CampaignFacts,
+    CostRow,
+    FunnelRow,
+    HullEntry,
+    KnownCompound,
+    Provenance,
+    ReportContext,
+)
+
+if TYPE_CHECKING:
+    from gnn.training.checkpoint import CheckpointManifest
+
+PACKAGES = ("torch", "ase", "pymatgen", "prefect", "mlflow")
+STAGES_TIMED = ("prepare", "relax", "conclude")
+
+
+def write_outputs(
+    folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifest, ready: Prepared, conclusion: Conclusion
+) -> CampaignManifest:
+    """Write tables and DFT inputs, and the manifest that names them and the report."""
+    paths = write_tables(folder.root, conclusion.rows, conclusion.shortlist)
+    paths |= _write_inputs(folder.root, spec, manifest, conclusion)
+    complete = manifest.model_copy(
+        update={"known": _known(spec, ready, conclusion), "paths": {**paths, "report": "report.html"}}
+    )
+    complete.write(folder.root)
+    return complete
+
+
+def _write_inputs(
+    folder: Path, spec: CampaignSpec, manifest: CampaignManifest, conclusion: Conclusion
+) -> dict[str, str]:
+    formats = list(spec.handoff.formats)
+    if not formats:
+        return {}
+    write_dft_inputs(folder, conclusion.rows, conclusion.shortlist, formats, manifest.model.theory)
+    return {f"dft_{name}": f"{INPUTS}/{name}" for name in formats if (folder / INPUTS / name).is_dir()}
+
+
+def _known(spec: CampaignSpec, ready: Prepared, conclusion: Conclusion) -> list[KnownOutcome]:
+    if spec.known_compounds is None:
+        return []
+    rows = {row["candidate_id"]: row for row in conclusion.rows}
+    compounds = read_known(spec.path(spec.known_compounds))
+    return known_outcomes(compounds, list(ready.candidates.values()), rows, spec.dedupe)
+
+
+def report(folder: CampaignFolder) -> Path:
+    """Write the campaign's page anew from what its folder and the lake hold now.
+
+    Raises:
+        InputError: the campaign has not got as far as a table.
+    """
+    from gnn.screening.report import write_report
+
+    return write_report(folder.root, report_context(folder))
+
+
+def report_context(folder: CampaignFolder) -> ReportContext:
+    """Everything a report shows.
+
+    Raises:
+        InputError: the campaign has not got as far as a table.
+    """
+    manifest, spec = folder.manifest(), folder.spec()
+    if manifest is None or not (folder.root / CANDIDATES).is_file():
+        raise InputError(f"campaign {folder.name!r} has no table yet; run `sluice campaigns rerun {folder.name}`")
+    table = pq.read_table(folder.root / CANDIDATES)
+    checkpoint = _checkpoint(folder, manifest)
+    trained_on = [] if checkpoint is None else [entry.dataset for entry in checkpoint.data.inputs]
+    return ReportContext(
+        facts=_facts(folder, spec, manifest),
+        funnel=[FunnelRow(stage.stage, stage.n_in, stage.n_out, stage.rejected) for stage in manifest.funnel],
+        candidates=table,
+        provenance=_provenance(spec, manifest, checkpoint),
+        hull_entries=[
+            HullEntry(row.name, row.composition, row.formation_energy_per_atom, row.source)
+            for row in manifest.hull_entries
+            if row.formation_energy_per_atom is not None
+        ],
+        dft=dft_comparisons(table.to_pylist(), Lake(folder.home.lake), manifest.model.theory, trained_on, spec.dedupe),
+        known=[_compound(outcome) for outcome in manifest.known],
+        cost=_cost(manifest, table),
+        files={name: path for name, path in manifest.paths.items() if name != "report"},
+    )
+
+
+def _checkpoint(folder: CampaignFolder, manifest: CampaignManifest) -> CheckpointManifest | None:
+    """The model card of the pinned checkpoint; None for foreign models and for one that is gone."""
+    if manifest.model.path is None:
+        return None
+    from gnn.training.checkpoint import read_manifest
+
+    path = folder.home.absolute(manifest.model.path)
+    return read_manifest(path) if path.is_dir() else None
+
+
+def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifest) -> CampaignFacts:
+    text = folder.root / "campaign.toml"
+    threshold = spec.filters.max_hull_distance
+    return CampaignFacts(
+        name=manifest.name,
+        state=manifest.state,
+        finished_at=manifest.finished_at or "",
+        spec_toml=text.read_text(encoding="utf-8") if text.is_file() else "",
+        hull_reference=spec.hull.reference,
+        n_candidates=manifest.n_candidates,
+        **({} if threshold is None else {"stability_threshold": threshold}),
+        elements=spec.candidates.elements,
+        shards_total=manifest.shards.total,
+        shards_failed=manifest.shards.failed,
+        notes=[*manifest.warnings, *(f"shard {index}: {why}" for index, why in manifest.shard_errors.items())],
+    )
+
+
+def _provenance(spec: CampaignSpec, manifest: CampaignManifest, checkpoint: CheckpointManifest | None) -> Provenance:
+    model = manifest.model
+    return Provenance(
+        code_version=manifest.code_version,
+        model=model.uri,
+        model_version=model.version,
+        model_sha256=model.sha256,
+        theory=model.theory,
+        lake_versions=manifest.lake_versions,
+        graph_set_id=None if checkpoint is None else checkpoint.graph_set_id,
+        candidates_digest=manifest.candidates_digest,
+        spec_digest=spec.spec_digest,
+        machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        packages={name: metadata.version(name) for name in PACKAGES},
+        model_metrics={} if checkpoint is None else _test_metrics(checkpoint),
+        licences={} if checkpoint is None else {e.dataset: e.licence for e in checkpoint.data.inputs if e.licence},
+    )
+
+
+def _test_metrics(checkpoint: CheckpointManifest) -> dict[str, float]:
+    """Numbers of the test split, else of the validation split."""
+    errors: dict[str, Any] = checkpoint.metrics.get("test") or checkpoint.metrics.get("valid") or {}
+    return {name: float(value) for name, value in errors.items() if isinstance(value, int | float)}
+
+
+def _compound(outcome: KnownOutcome) -> KnownCompound:
+    return KnownCompound(
+        formula=outcome.formula,
+        name=outcome.name,
+        found=outcome.rank is not None,
+        rank=outcome.rank,
+        shortlisted=outcome.found,
+        candidate_id=outcome.candidate_id,
+        hull_distance=outcome.hull_distance,
+        comment=outcome.comment,
+    )
+
+
+def _cost(manifest: CampaignManifest, table: Any) -> list[CostRow]:
+    counts = {"prepare": table.num_rows, "relax": len(table["cpu_s"].drop_null()), "conclude": table.num_rows}
+    cpu_s = {"relax": manifest.cost.get("cpu_s", 0.0)}
+    return [
+        CostRow(stage, counts[stage], cpu_s.get(stage, 0.0), manifest.cost.get(f"wall_s_{stage}", 0.0))
+        for stage in STAGES_TIMED
+    ]

@@ -1,0 +1,75 @@
+"""What a campaign would do: prepared in memory, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.campaigns import CampaignFolder, pin_model, refuse_another_spec
+from flows.cli.results import CampaignPlanResult, FunnelStage
+from flows.settings import Home
+from gnn.errors import SluiceError
+from gnn.lake.table import Lake
+from gnn.screening.campaign import read_campaign
+from gnn.screening.gather import Inputs
+from gnn.screening.known import read_known
+from gnn.screening.prepare import prepare, refuse_missing_files
+from gnn.screening.references import dft_hull, lake_entries, pinned_versions
+
+
+def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool) -> None:
+    """Do nothing if the campaign can begin; quicker to say so than a flow that fails.
+
+    Raises:
+        InputError: the specification, its files, its model or its hull cannot be used.
+        SluiceError: another process runs it.
+    """
+    spec = read_campaign(path, changes)
+    folder = CampaignFolder(home, spec.name)
+    if folder.is_running():
+        raise SluiceError(
+            f"campaign {spec.name} is in use by another process (lock {folder.lock}); wait for it or cancel it"
+        )
+    if not fresh:
+        refuse_another_spec(folder, spec)
+    refuse_missing_files(spec)
+    if spec.known_compounds is not None:
+        read_known(spec.path(spec.known_compounds))
+    if fresh or not folder.exists():
+        pin_model(spec, home)
+
+
+def describe_campaign(path: Path, home: Home, changes: dict[str, Any], workers: int | None) -> CampaignPlanResult:
+    """The funnel before relaxation, and the size of the work.
+
+    Raises:
+        InputError: the campaign cannot be run.
+    """
+    from dask.system import CPU_COUNT
+
+    spec = read_campaign(path, changes)
+    refuse_another_spec(CampaignFolder(home, spec.name), spec)
+    refuse_missing_files(spec)
+    model, lake = pin_model(spec, home), Lake(home.lake)
+    versions = pinned_versions(lake, spec.hull.datasets, model.theory)
+    ready = prepare(spec, Inputs(lake, versions, model), workers or CPU_COUNT)
+    elements = {symbol for c in ready.candidates.values() for symbol in c.elements} & set(model.elements)
+    missing: list[str] = []
+    if spec.hull.reference == "dft":
+        hull, _ = dft_hull(lake_entries(lake, versions, model.theory, elements), model.theory, elements)
+        missing = hull.missing(elements)
+    rows = [row for shard in ready.plan for row in ready.rows(shard)]
+    return CampaignPlanResult(
+        campaign=spec.name,
+        model=model.uri,
+        model_version=model.version,
+        model_sha256=model.sha256,
+        theory=model.theory,
+        lake_versions=versions,
+        n_candidates=len(ready.ledger.ids),
+        funnel=[FunnelStage(**stage.model_dump()) for stage in ready.ledger.stages],
+        structures=len(rows),
+        atoms=sum(row.n_atoms for row in rows),
+        shards=len(ready.plan),
+        hull_missing=missing,
+    )

@@ -1,0 +1,54 @@
+"""One shard of a campaign without any server: the campaign is begun and cut where that is not done yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.campaigns import CampaignFolder, folder_of, refuse_another_spec
+from flows.cli.results import ShardResult
+from flows.settings import Home
+from gnn.files import locked
+from gnn.screening.prepare import number_planned, prepared
+from gnn.screening.shard import shard_name
+
+PREPARE_TIMEOUT_S = 600.0
+DEFAULT_WORKERS = 2
+
+
+def compute_shard(campaign: str, index: int, home: Home, workers: int | None = None) -> ShardResult:
+    """Compute shard `index` of a campaign given by name or file.
+
+    Raises:
+        InputError: no such campaign or shard, or the campaign exists with another specification.
+        SluiceError: another process works on this shard.
+    """
+    from flows.screen import run_one
+
+    folder = folder_of(campaign, home)
+    if campaign.endswith(".toml"):
+        _start(folder, Path(campaign), workers or DEFAULT_WORKERS)
+    folder.spec()
+    manifest = run_one(folder, index)
+    return ShardResult(
+        campaign=folder.name,
+        shard=index,
+        structures=manifest.structures,
+        computed=manifest.computed,
+        reused=manifest.reused,
+        failed=manifest.failed,
+        path=home.relative(folder.shards / f"{shard_name(index)}.parquet"),
+    )
+
+
+def _start(folder: CampaignFolder, path: Path, workers: int) -> None:
+    """Begin and cut the campaign of a file, one process at a time."""
+    from flows.screen import begin, specification
+
+    spec, text = specification(path, None)
+    refuse_another_spec(folder, spec)
+    if folder.exists() and number_planned(folder.shards):
+        return
+    with locked(folder.root / "prepare.lock", f"the preparation of {folder.name}", PREPARE_TIMEOUT_S):
+        if not number_planned(folder.shards):
+            running = begin(folder, spec, text)
+            prepared(spec, running.inputs, folder.shards, workers)

@@ -1,0 +1,297 @@
+"""Campaign folders: what lies where, the pinned model, states, and the result that commands print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from flows.cli.results import CampaignResult, FunnelStage, ShardCounts
+from flows.settings import Home
+from gnn.errors import InputError, SluiceError
+from gnn.files import digest, write_text
+from gnn.screening.campaign import NAME, CampaignSpec
+from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
+from gnn.screening.manifest import CampaignManifest, ModelPin
+
+if TYPE_CHECKING:
+    from gnn.potentials.potential import Potential
+
+FOREIGN = "foreign:"
+SPEC_NAME = "campaign.json"
+INTERRUPTED = "INTERRUPTED"
+"""A campaign whose manifest says RUNNING though no process holds its lock."""
+
+
+@dataclass(frozen=True)
+class CampaignFolder:
+    """The folder of one campaign."""
+
+    home: Home
+    name: str
+
+    @cached_property
+    def root(self) -> Path:
+        """datasets/campaigns/NAME."""
+        return self.home.campaigns / self.name
+
+    @property
+    def shards(self) -> Path:
+        """Prepared candidates, journals and sealed shards."""
+        return self.root / "shards"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a campaign runs."""
+        return self.root / "campaign.lock"
+
+    @property
+    def cancel_mark(self) -> Path:
+        """While this file is there, shards stop at the next finished structure."""
+        return self.root / "cancel"
+
+    def exists(self) -> bool:
+        """Whether a campaign of this name was ever started."""
+        return (self.root / SPEC_NAME).is_file()
+
+    def is_running(self) -> bool:
+        """Whether a process holds the campaign's lock."""
+        if not self.lock.exists():
+            return False
+        try:
+            with FileLock(str(self.lock), timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def spec(self) -> CampaignSpec:
+        """The specification the campaign was started with.
+
+        Raises:
+            InputError: there is no such campaign.
+        """
+        if not self.exists():
+            known = ", ".join(folder.name for folder in campaign_folders(self.home)) or "none"
+            raise InputError(f"no campaign {self.name!r} in {self.home.campaigns}; there are: {known}")
+        return CampaignSpec.model_validate_json((self.root / SPEC_NAME).read_text(encoding="utf-8"))
+
+    def manifest(self) -> CampaignManifest | None:
+        """What the last run recorded; None before the first has begun."""
+        return CampaignManifest.read(self.root) if (self.root / MANIFEST).is_file() else None
+
+    def keep_spec(self, spec: CampaignSpec, text: str | None) -> None:
+        """Keep the specification, and the text of the file it was read from."""
+        if text is not None:
+            write_text(self.root / "campaign.toml", text)
+        write_text(self.root / SPEC_NAME, spec.model_dump_json(indent=1) + "\n")
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for path in self.root.iterdir():
+            if path.suffix != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def campaign_folders(home: Home) -> list[CampaignFolder]:
+    """Every campaign in the home, by name."""
+    if not home.campaigns.is_dir():
+        return []
+    folders = [CampaignFolder(home, path.name) for path in sorted(home.campaigns.iterdir())]
+    return [folder for folder in folders if folder.exists()]
+
+
+def folder_of(name_or_file: str, home: Home) -> CampaignFolder:
+    """The folder of a campaign given by its name or its TOML file.
+
+    Raises:
+        InputError: neither names a campaign.
+    """
+    if name_or_file.endswith(".toml"):
+        from gnn.screening.campaign import read_campaign
+
+        return CampaignFolder(home, read_campaign(Path(name_or_file)).name)
+    if not NAME.fullmatch(name_or_file):
+        raise InputError(f"{name_or_file!r} is no campaign's name; give a name or a TOML file")
+    return CampaignFolder(home, name_or_file)
+
+
+def refuse_another_spec(folder: CampaignFolder, spec: CampaignSpec) -> None:
+    """Do nothing if the folder is new or holds this very specification.
+
+    Raises:
+        InputError: it holds another one; the message says what differs.
+    """
+    if not folder.exists() or (old := folder.spec()).spec_digest == spec.spec_digest:
+        return
+    before, now = (flat(each.model_dump(mode="json", exclude={"base"})) for each in (old, spec))
+    changed = [
+        f"{key} was {before.get(key)}, now {now.get(key)}"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key)
+    ]
+    raise InputError(
+        f"campaign {spec.name!r} exists with another specification ({'; '.join(changed[:3])}"
+        f"{', ...' if len(changed) > 3 else ''}); give it another name, or start it anew with --fresh"
+    )
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: item
+        for name, part in value.items()
+        for key, item in flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:
+    """Resolve the model now, once: version, sha256, theory and elements.
+
+    Raises:
+        InputError: there is no such model, or it has several theories and the campaign names none.
+    """
+    if spec.model.startswith(FOREIGN):
+        return _foreign_pin(spec)
+    from flows.registry import find
+    from gnn.training.checkpoint import read_manifest
+
+    found = find(spec.model, home)
+    manifest = read_manifest(found.path)
+    return ModelPin(
+        uri=spec.model,
+        version=found.version,
+        sha256=found.sha256,
+        path=home.relative(found.path),
+        theory=_theory(spec, manifest.theories),
+        elements=manifest.elements,
+    )
+
+
+def _theory(spec: CampaignSpec, theories: list[str]) -> str:
+    if spec.theory is not None and spec.theory not in theories:
+        raise InputError(f"model {spec.model} has no theory {spec.theory!r}; it has {', '.join(theories)}")
+    if spec.theory is None and len(theories) > 1:
+        raise InputError(f"model {spec.model} has several theories; set theory to one of {', '.join(theories)}")
+    return spec.theory or theories[0]
+
+
+def _foreign_pin(spec: CampaignSpec) -> ModelPin:
+    from gnn.potentials.foreign import foreign
+
+    name = spec.model.removeprefix(FOREIGN)
+    potential = foreign(name)
+    if spec.theory is not None and spec.theory != potential.theory:
+        raise InputError(f"model {spec.model} has the theory {potential.theory}, not {spec.theory!r}")
+    elements = sorted(potential.elements)
+    sha256 = digest({"foreign": name, "theory": potential.theory, "elements": elements})
+    return ModelPin(
+        uri=spec.model, version=None, sha256=sha256, theory=potential.theory, elements=elements, path=None, foreign=name
+    )
+
+
+_potentials: dict[tuple[str, str], Potential] = {}
+
+
+def potential_of(model: ModelPin, home: Home) -> Potential:
+    """The pinned model, loaded once a process.
+
+    Raises:
+        InputError: its folder is gone.
+        SluiceError: its weights are not those that were pinned.
+    """
+    key = (model.sha256, model.theory)
+    if key not in _potentials:
+        _potentials[key] = _loaded(model, home)
+    return _potentials[key]
+
+
+def _loaded(model: ModelPin, home: Home) -> Potential:
+    if model.foreign is not None:
+        from gnn.potentials.foreign import foreign
+
+        return foreign(model.foreign)
+    from gnn.potentials.load import load
+    from gnn.training.checkpoint import read_manifest
+
+    path = home.absolute(model.path or "")
+    if not path.is_dir():
+        raise InputError(f"the campaign's model {model.uri} (version {model.version}) is no longer at {path}")
+    if (found := read_manifest(path).sha256) != model.sha256:
+        raise SluiceError(
+            f"{path} holds other weights (sha256 {found[:12]}) than the campaign began with ({model.sha256[:12]});"
+            " bring them back, or start anew with --fresh"
+        )
+    return load(path, theory=model.theory)
+
+
+def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:
+    """The campaign's state as it is now."""
+    if manifest.state == "RUNNING" and not folder.is_running():
+        return INTERRUPTED
+    return manifest.state
+
+
+def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCounts:
+    """Shards planned, sealed and failed, as the disk has them."""
+    from gnn.screening.prepare import number_planned
+
+    done = len(list(folder.shards.glob("shard-[0-9]*.json")))
+    return ShardCounts(total=number_planned(folder.shards), done=done, failed=len(manifest.shard_errors))
+
+
+def result_of(folder: CampaignFolder) -> CampaignResult:
+    """What commands print of a campaign.
+
+    Raises:
+        InputError: there is no such campaign, or it has recorded nothing yet.
+    """
+    folder.spec()
+    manifest = folder.manifest()
+    if manifest is None:
+        raise InputError(
+            f"campaign {folder.name!r} has recorded nothing yet; run `sluice campaigns rerun {folder.name}`"
+        )
+    return CampaignResult(
+        campaign=folder.name,
+        state=state_of(folder, manifest),
+        n_candidates=manifest.n_candidates,
+        funnel=[FunnelStage(**stage.model_dump()) for stage in manifest.funnel],
+        n_shortlist=manifest.n_shortlist,
+        model=manifest.model.uri,
+        model_version=manifest.model.version,
+        model_sha256=manifest.model.sha256,
+        lake_versions=manifest.lake_versions,
+        shards=shard_counts(folder, manifest),
+        cost=manifest.cost,
+        paths={name: folder.home.relative(folder.root / path) for name, path in manifest.paths.items()},
+    )
+
+
+def request_cancel(folder: CampaignFolder) -> None:
+    """Ask a running campaign to stop.
+
+    Raises:
+        InputError: there is no such campaign, or no process runs it.
+    """
+    folder.spec()
+    if not folder.is_running():
+        raise InputError(f"campaign {folder.name!r} is not running; there is nothing to cancel")
+    write_text(folder.cancel_mark, "")
+
+
+def journal_counts(folder: Path) -> int:
+    """Structures finished so far: lines of journals, headers aside."""
+    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in folder.glob("shard-*.part.jsonl"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

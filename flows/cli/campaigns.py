@@ -1,0 +1,101 @@
+"""`sluice campaigns`: look at campaigns, run them again, stop them, draw their report anew."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import JsonOption, say, show, speaks_plainly, table
+from flows.cli.results import CampaignResult, CampaignsResult
+from flows.cli.screen import ClusterOption, FreshOption, WorkersOption, describe
+
+app = typer.Typer(help="Campaigns: list, show, rerun, cancel, report.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(help="A campaign's name, or its TOML file.")]
+
+
+@app.command("ls")
+@speaks_plainly
+def ls(json: JsonOption = False) -> None:
+    """List campaigns."""
+    from flows.campaigns import campaign_folders, result_of
+    from flows.settings import find_home
+
+    folders = [folder for folder in campaign_folders(find_home()) if folder.manifest() is not None]
+    show(CampaignsResult(campaigns=[result_of(folder) for folder in folders]), json, _describe_all)
+
+
+def _describe_all(result: CampaignsResult) -> None:
+    rows: list[list[object]] = [
+        [
+            c.campaign,
+            c.state,
+            c.n_candidates,
+            c.n_shortlist,
+            c.model,
+            c.model_version,
+            f"{c.shards.done}/{c.shards.total}",
+        ]
+        for c in result.campaigns
+    ]
+    table("Campaigns", ["name", "state", "candidates", "shortlist", "model", "version", "shards"], rows)
+
+
+@app.command("show")
+@speaks_plainly
+def show_campaign(name: NameArgument, json: JsonOption = False) -> None:
+    """Show one campaign: its funnel, its shards, its files."""
+    from flows.campaigns import folder_of, result_of
+    from flows.settings import find_home
+
+    show(result_of(folder_of(name, find_home())), json, describe)
+
+
+@app.command("rerun")
+@speaks_plainly
+def rerun(
+    name: NameArgument,
+    cluster: ClusterOption = "local",
+    workers: WorkersOption = None,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Run a campaign again as it was started; what is finished is not repeated."""
+    from flows.campaigns import folder_of
+    from flows.cli.output import terminating_like_interrupt
+    from flows.settings import find_home
+
+    folder = folder_of(name, find_home())
+    spec = folder.spec()
+    from flows.screen import screen as run
+
+    with terminating_like_interrupt():
+        result: CampaignResult = run(spec, folder.home, cluster=cluster, workers=workers, fresh=fresh)
+    show(result, json, describe)
+
+
+@app.command("cancel")
+@speaks_plainly
+def cancel(name: NameArgument, json: JsonOption = False) -> None:
+    """Ask a running campaign to stop; shards stop after the structure at hand, and what is finished stays."""
+    from flows.campaigns import folder_of, request_cancel, result_of
+    from flows.settings import find_home
+
+    folder = folder_of(name, find_home())
+    request_cancel(folder)
+    say(f"campaign {folder.name} stops after the structures at hand; `sluice campaigns rerun {folder.name}` goes on")
+    show(result_of(folder), json, describe)
+
+
+@app.command("report")
+@speaks_plainly
+def report(name: NameArgument, json: JsonOption = False) -> None:
+    """Draw a campaign's report anew, with what the lake knows by now."""
+    from flows.campaign_outputs import report as draw
+    from flows.campaigns import folder_of, result_of
+    from flows.settings import find_home
+
+    folder = folder_of(name, find_home())
+    path = draw(folder)
+    say(f"report: {path}")
+    show(result_of(folder), json, describe)

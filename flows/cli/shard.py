@@ -1,0 +1,33 @@
+"""`sluice shard`: one shard of a campaign in this process, without Prefect, Dask or any server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import JsonOption, say, show, speaks_plainly
+from flows.cli.results import ShardResult
+
+
+@speaks_plainly
+def shard(
+    campaign: Annotated[str, typer.Argument(help="A campaign's TOML file, or the name of one that was started.")],
+    number: Annotated[int, typer.Argument(min=0, help="The shard's number, from 0.")],
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Workers to cut the campaign for, where it is not cut yet.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compute one shard of a campaign; `sluice screen` then finds it done. Give each batch job its own number."""
+    from flows.campaign_shard import compute_shard
+    from flows.settings import find_home
+
+    show(compute_shard(campaign, number, find_home(), shards), json, _describe)
+
+
+def _describe(result: ShardResult) -> None:
+    say(
+        f"shard {result.shard} of {result.campaign}: {result.structures} structures, {result.computed} computed,"
+        f" {result.reused} were there, {result.failed} failed; {result.path}"
+    )

@@ -1,0 +1,407 @@
+"""The flow `screen`: a campaign from its specification to a shortlist, its DFT inputs and its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+
+from flows.campaigns import (
+    CampaignFolder,
+    journal_counts,
+    pin_model,
+    potential_of,
+    refuse_another_spec,
+    result_of,
+)
+from flows.cli.results import CampaignResult
+from flows.settings import Home
+from flows.tracking import code_version
+from gnn.errors import SluiceError
+from gnn.files import locked
+from gnn.lake.table import Lake
+from gnn.screening.campaign import CampaignSpec, read_campaign
+from gnn.screening.candidates import candidates_digest, element_sets
+from gnn.screening.conclude import conclude
+from gnn.screening.gather import Inputs
+from gnn.screening.hull import ReferenceHull
+from gnn.screening.manifest import CampaignManifest, HullEntryRow, ModelPin, ShardTally, State
+from gnn.screening.prepare import Prepared, prepared, rows_of_shard
+from gnn.screening.references import dft_hull, lake_entries, model_entries, pinned_versions
+from gnn.screening.shard import (
+    STAGE_VERSION,
+    CampaignCancelledError,
+    ShardManifest,
+    merged_results,
+    run_shard,
+    shard_name,
+    work_digest,
+)
+
+if TYPE_CHECKING:
+    from flows.shards import ShardOutcome
+
+STAGE = "screen"
+POLL_S = 0.5
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[f"wall_s_{name}"] = round(time.perf_counter() - started, 3)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign that is being run: its folder, its specification, and what was pinned when it began."""
+
+    folder: CampaignFolder
+    spec: CampaignSpec
+    model: ModelPin
+    versions: dict[str, int]
+    started_at: str
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def home(self) -> Home:
+        """The home it lies in."""
+        return self.folder.home
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it is prepared from."""
+        return Inputs(Lake(self.home.lake), self.versions, self.model)
+
+
+@flow(name="screen", persist_result=False, validate_parameters=False)
+def screen(
+    campaign: CampaignSpec | Path | str,
+    home: Home,
+    cluster: str = "local",
+    workers: int | None = None,
+    fresh: bool = False,
+    show: bool = True,
+    changes: dict[str, Any] | None = None,
+) -> CampaignResult:
+    """Run a campaign, or what is left of it; the same call continues what was interrupted and repeats nothing.
+
+    `campaign` is a TOML file or its content, with `changes` laid over it. `fresh` discards what is there.
+
+    Raises:
+        InputError: the specification cannot be used, or differs from the one the campaign was started with.
+        SluiceError: another process runs this campaign, or shards failed; all that finished is written.
+    """
+    spec, text = specification(campaign, changes)
+    folder = CampaignFolder(home, spec.name)
+    with locked(folder.lock, f"campaign {spec.name}"):
+        if fresh:
+            folder.clear()
+        refuse_another_spec(folder, spec)
+        folder.cancel_mark.unlink(missing_ok=True)
+        running = begin(folder, spec, text)
+        with marked_if_broken(running):
+            outcomes = compute(running, cluster, workers, show)
+        refuse_failures(folder, outcomes)
+        return result_of(folder)
+
+
+def specification(
+    campaign: CampaignSpec | Path | str, changes: dict[str, Any] | None
+) -> tuple[CampaignSpec, str | None]:
+    """The campaign, and the text of its file where it came from one."""
+    if isinstance(campaign, CampaignSpec):
+        return campaign, None
+    path = Path(campaign)
+    return read_campaign(path, changes), path.read_text(encoding="utf-8")
+
+
+def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None) -> Campaign:
+    """Pin model and lake at the first start; later starts keep what was pinned."""
+    known = folder.manifest() if folder.exists() else None
+    model = known.model if known is not None else pin_model(spec, folder.home)
+    if known is not None:
+        versions = known.lake_versions
+    else:
+        versions = pinned_versions(Lake(folder.home.lake), spec.hull.datasets, model.theory)
+    campaign = Campaign(folder, spec, model, versions, known.started_at if known is not None else now())
+    if known is None:
+        refuse_hopeless(campaign)
+        folder.keep_spec(spec, text)
+    write_state(campaign, "RUNNING")
+    return campaign
+
+
+def now() -> str:
+    """The present moment in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def refuse_hopeless(campaign: Campaign) -> None:
+    """Do nothing if a hull can be drawn.
+
+    Raises:
+        InputError: the lake has no references at the model's theory.
+    """
+    if campaign.spec.hull.reference == "dft":
+        wanted = {symbol for system in element_sets(campaign.spec.candidates) for symbol in system}
+        reference_hull(campaign, wanted & set(campaign.model.elements) or campaign.model.elements)
+
+
+def write_state(campaign: Campaign, state: State, **changes: Any) -> CampaignManifest:
+    """Record the campaign's state; what an earlier run recorded stays until a new value comes."""
+    known = campaign.folder.manifest()
+    fields = {
+        "name": campaign.spec.name,
+        "state": state,
+        "spec_digest": campaign.spec.spec_digest,
+        "model": campaign.model,
+        "code_version": code_version(),
+        "lake_versions": campaign.versions,
+        "started_at": campaign.started_at,
+        **changes,
+    }
+    manifest = CampaignManifest(**fields) if known is None else known.model_copy(update=fields)
+    manifest.write(campaign.folder.root)
+    return manifest
+
+
+@contextmanager
+def marked_if_broken(campaign: Campaign) -> Iterator[None]:
+    """Record how a campaign ended that did not end by itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        write_state(campaign, "CANCELLED", finished_at=now())
+        raise
+    except Exception:
+        write_state(campaign, "FAILED", finished_at=now())
+        raise
+
+
+def compute(campaign: Campaign, cluster: str, workers: int | None, show: bool) -> list[ShardOutcome]:
+    """Prepare, relax, conclude, write; how the shards ended."""
+    from flows.cluster import dask_client, slots
+
+    with dask_client(cluster, workers) as client:
+        with campaign.clock.stage("prepare"):
+            ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
+        write_state(campaign, "RUNNING", candidates_digest=ready.digest, n_candidates=len(ready.ledger.ids))
+        with campaign.clock.stage("relax"):
+            outcomes = relax_shards(campaign, ready, client, show)
+    finish(campaign, ready, outcomes)
+    return outcomes
+
+
+def relax_shards(campaign: Campaign, ready: Prepared, client: Any, show: bool) -> list[ShardOutcome]:
+    """Every shard as one Prefect task on Dask."""
+    from flows.cluster import slots
+    from flows.shards import ShardJob, run_shards
+
+    work = work_digest(campaign.spec, campaign.model)
+    threads = max(1, cores() // slots(client)) if client.cluster is not None else 1
+    jobs = [
+        ShardJob(
+            index=index,
+            inputs={"campaign": campaign.spec.name, "work": work, "ids": candidates_digest(ready.rows(index))},
+            function=screen_shard,
+            args=(str(campaign.home.root), campaign.spec.name, index, threads),
+            output=campaign.folder.shards / f"{shard_name(index)}.parquet",
+        )
+        for index in ready.plan
+    ]
+    total = sum(len(names) for names in ready.plan.values())
+    with watching(campaign.folder.shards, total, show):
+        return run_shards(STAGE, STAGE_VERSION, jobs, client, campaign.home)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
+
+def screen_shard(home_root: str, name: str, index: int, threads: int = 1) -> dict[str, Any]:
+    """Run one shard of a started campaign; what a worker executes. Gives the shard's manifest.
+
+    Raises:
+        InputError: the campaign was not started, or has no such shard.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    return run_one(CampaignFolder(Home(Path(home_root)), name), index).model_dump(mode="json")
+
+
+def run_one(folder: CampaignFolder, index: int) -> ShardManifest:
+    """Run one shard without any server.
+
+    Raises:
+        InputError: the campaign was not started, or has no such shard.
+        SluiceError: another process works on this shard, or the campaign is cancelled.
+    """
+    manifest = CampaignManifest.read(folder.root)
+    rows = rows_of_shard(folder.shards, index)
+
+    def stop_if_cancelled(_: dict[str, Any]) -> None:
+        if folder.cancel_mark.exists():
+            raise CampaignCancelledError(f"campaign {folder.name} was cancelled")
+
+    make = partial(potential_of, manifest.model, folder.home)
+    return run_shard(folder.spec(), rows, folder.shards, index, manifest.model, make, stop_if_cancelled)
+
+
+def finish(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]) -> None:
+    """Merge, filter, select and write everything; the manifest last."""
+    from flows.campaign_outputs import report, write_outputs
+
+    started, before = time.perf_counter(), earlier_cost(campaign)
+    results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
+    elements = {symbol for candidate in ready.candidates.values() for symbol in candidate.elements}
+    hull, warnings = hull_of(campaign, ready, results, elements & set(campaign.model.elements))
+    conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory)
+    failed = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
+    manifest = write_state(
+        campaign,
+        _final_state(campaign, failed),
+        finished_at=now(),
+        n_candidates=len(ready.ledger.ids),
+        n_shortlist=len(conclusion.shortlist),
+        funnel=conclusion.ledger.stages,
+        shards=ShardTally(total=len(outcomes), done=len(outcomes) - len(failed), failed=len(failed)),
+        shard_errors={str(index): error for index, error in failed.items()},
+        hull_entries=hull_rows(hull),
+        warnings=warnings,
+        **_counts(outcomes),
+    )
+    complete = write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion)
+    campaign.clock.seconds["wall_s_conclude"] = round(time.perf_counter() - started, 3)
+    complete.model_copy(update={"cost": total_cost(campaign, results, before)}).write(campaign.folder.root)
+    report(campaign.folder)
+
+
+def _final_state(campaign: Campaign, failed: dict[int, str]) -> State:
+    if campaign.folder.cancel_mark.exists():
+        return "CANCELLED"
+    return "FAILED" if failed else "COMPLETED"
+
+
+def _counts(outcomes: Sequence[ShardOutcome]) -> dict[str, int]:
+    """Structures that this run computed, and those that it found done."""
+    manifests = [(outcome.manifest, outcome.cached) for outcome in outcomes if outcome.manifest is not None]
+    computed = sum(0 if cached else manifest["computed"] for manifest, cached in manifests)
+    return {"computed": computed, "reused": sum(manifest["structures"] for manifest, _ in manifests) - computed}
+
+
+def earlier_cost(campaign: Campaign) -> dict[str, float]:
+    """Seconds that earlier runs of this campaign took."""
+    known = campaign.folder.manifest()
+    return {} if known is None else dict(known.cost)
+
+
+def total_cost(campaign: Campaign, results: dict[str, dict[str, Any]], before: dict[str, float]) -> dict[str, float]:
+    """CPU seconds of all relaxations, wall seconds of all runs, in all and by stage."""
+    seconds = {name: round(before.get(name, 0.0) + wall_s, 3) for name, wall_s in campaign.clock.seconds.items()}
+    cpu_s = sum(row["cpu_s"] for row in results.values())
+    return {"cpu_s": round(cpu_s, 3), "wall_s": round(sum(seconds.values()), 3), **seconds}
+
+
+def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
+    """The lake's fixed hull at the model's theory, and remarks.
+
+    Raises:
+        InputError: no element has a reference.
+    """
+    theory = campaign.model.theory
+    entries = lake_entries(campaign.inputs.lake, campaign.versions, theory, elements)
+    return dft_hull(entries, theory, elements)
+
+
+def hull_of(
+    campaign: Campaign, ready: Prepared, results: dict[str, dict[str, Any]], elements: set[str]
+) -> tuple[ReferenceHull, list[str]]:
+    """The hull that the campaign asks for, and remarks on what it lacks."""
+    if campaign.spec.hull.reference == "dft":
+        return reference_hull(campaign, elements)
+    hull = ReferenceHull(model_entries(ready.references.values(), results, campaign.model.theory))
+    missing = hull.missing(elements)
+    notes = [f"the model relaxed no reference of {', '.join(missing)}: candidates that hold them get no hull distance"]
+    return hull, notes if missing else []
+
+
+def hull_rows(hull: ReferenceHull) -> list[HullEntryRow]:
+    """The reference entries as the manifest keeps them."""
+    rows = []
+    for entry in hull.entries:
+        counts = dict(entry.composition)
+        missing = hull.missing(counts)
+        rows.append(
+            HullEntryRow(
+                name=entry.name,
+                composition=counts,
+                energy_per_atom=entry.energy_per_atom,
+                formation_energy_per_atom=None if missing else hull.formation_energy(counts, entry.energy_per_atom),
+                source=entry.source,
+            )
+        )
+    return rows
+
+
+def refuse_failures(folder: CampaignFolder, outcomes: Sequence[ShardOutcome]) -> None:
+    """End the flow as failed if shards failed, after all that finished is written.
+
+    Raises:
+        SluiceError: some failed, or the campaign was cancelled.
+    """
+    from flows.shards import raise_if_failed
+
+    if folder.cancel_mark.exists():
+        raise SluiceError(f"campaign {folder.name} was cancelled; the same command goes on from here")
+    raise_if_failed(f"campaign {folder.name}", outcomes)
+
+
+@contextmanager
+def watching(folder: Path, total: int, show: bool) -> Iterator[None]:
+    """A progress bar on stderr that counts finished structures in the journals."""
+    if not show:
+        yield
+        return
+    from threading import Event, Thread
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    stop = Event()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("relaxing", total=total)
+
+        def poll() -> None:
+            while not stop.wait(POLL_S):
+                bar.update(task, completed=journal_counts(folder))
+
+        thread = Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            bar.update(task, completed=journal_counts(folder))

@@ -1,0 +1,99 @@
+"""Model against DFT: relaxed candidates whose crystal the lake holds at the model's level of theory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gnn.lake.table import Lake
+from gnn.screening.campaign import DedupeSpec
+from gnn.screening.dedupe import Crystal, known_among
+from gnn.screening.hull import ReferenceHull
+from gnn.screening.references import entry_of_row, lake_entries, pinned_versions
+from gnn.screening.report.context import DftComparison
+from gnn.screening.tables import arrays_of
+
+COLUMNS = [
+    "structure_id",
+    "formula",
+    "theory",
+    "numbers",
+    "positions",
+    "cell",
+    "pbc",
+    "energy",
+    "n_atoms",
+    "config_type",
+]
+UNFINISHED = ("relaxing", "strained", "rattled")
+"""Words in `config_type` that mark geometries which no relaxation ends in."""
+
+Row = Mapping[str, Any]
+
+
+def dft_comparisons(
+    rows: Sequence[Row], lake: Lake, theory: str, trained_on: Sequence[str], spec: DedupeSpec
+) -> list[DftComparison]:
+    """Every relaxed candidate that the lake's newest versions hold at `theory`, with both formation energies.
+
+    Args:
+        rows: rows of the final table.
+        lake: where DFT energies are looked for.
+        theory: the model's.
+        trained_on: data sets that the model was trained on; what they hold is marked.
+        spec: when two crystals are the same.
+    """
+    versions = pinned_versions(lake, (), theory)
+    relaxed = {row["candidate_id"]: row for row in rows if row["formation_energy_per_atom"] is not None}
+    library = _library(lake, versions, theory, {row["formula"] for row in relaxed.values()})
+    crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
+    found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
+    elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
+    hull = ReferenceHull([entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows])
+    comparisons = [_comparison(relaxed[name], library[match], hull, trained_on) for name, match in found.items()]
+    return [comparison for comparison in comparisons if comparison is not None]
+
+
+def _library(
+    lake: Lake, versions: Mapping[str, int], theory: str, formulas: set[str]
+) -> dict[str, tuple[Crystal, Row]]:
+    """Crystals of the lake by name, lowest energy first, without steps on the way of a relaxation."""
+    rows: list[dict[str, Any]] = []
+    wanted = pa.array(sorted(formulas), pa.string())
+    for dataset, version in versions.items():
+        table = lake.read(dataset, version, columns=COLUMNS)
+        keep = pc.and_(pc.equal(table["theory"], theory), pc.is_valid(table["energy"]))
+        keep = pc.and_(keep, pc.is_in(table["formula"], value_set=wanted))
+        rows += [{**row, "dataset": dataset} for row in table.filter(keep).to_pylist() if _is_finished(row)]
+    rows.sort(key=lambda row: row["energy"] / row["n_atoms"])
+    named = {f"{row['dataset']}:{row['structure_id']}": row for row in rows}
+    return {name: (Crystal(name, *arrays_of(row), row["energy"] / row["n_atoms"]), row) for name, row in named.items()}
+
+
+def _is_finished(row: Row) -> bool:
+    return all(row["pbc"]) and not any(word in (row["config_type"] or "") for word in UNFINISHED)
+
+
+def _comparison(
+    row: Row, match: tuple[Crystal, Row], hull: ReferenceHull, trained_on: Sequence[str]
+) -> DftComparison | None:
+    crystal, label = match
+    counts = dict(entry_of_row(label).composition)
+    if hull.missing(counts) or crystal.energy_per_atom is None:
+        return None
+    return DftComparison(
+        candidate_id=row["candidate_id"],
+        formula=row["formula"],
+        prototype=row["prototype"] or "",
+        origin=label["dataset"],
+        model_formation_energy_per_atom=row["formation_energy_per_atom"],
+        dft_formation_energy_per_atom=hull.formation_energy(counts, crystal.energy_per_atom),
+        uncertainty=row["uncertainty"],
+        dft_hull_distance=hull.distance(counts, crystal.energy_per_atom),
+        rank=row["rank"],
+        shortlisted=row["shortlisted"],
+        in_training=label["dataset"] in trained_on,
+    )
