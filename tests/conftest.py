@@ -7,10 +7,13 @@ import runpy
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from flows.settings import Home, apply_quiet_defaults
 
 apply_quiet_defaults()
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -4,6 +4,7 @@
 """
 
 from gnn.screening.report.context import (
+    CANDIDATE_COLUMNS,
     CampaignFacts,
     CostRow,
     DftComparison,
@@ -17,6 +18,7 @@ from gnn.screening.report.context import (
 from gnn.screening.report.page import render, write_report
 
 __all__ = [
+    "CANDIDATE_COLUMNS",
     "CampaignFacts",
     "CostRow",
     "DftComparison",

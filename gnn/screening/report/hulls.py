@@ -96,7 +96,7 @@ def _more_elements(rows: Sequence[Candidate]) -> Html:
 def binary_figure(pair: tuple[str, ...], rows: Sequence[Candidate], entries: Sequence[HullEntry]) -> Html:
     """Formation energy against the share of the second element."""
     first, second = pair
-    inside = [row for row in rows if row.system <= set(pair) and row.formation_energy is not None]
+    inside = [row for row in rows if row.is_within(pair) and row.formation_energy is not None]
     reference = _reference_points(pair, entries)
     frame = _frame(inside, [point for point, _ in reference])
     drawn = [row for row in inside if frame.y.holds(row.formation_energy or 0.0)]

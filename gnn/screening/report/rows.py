@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,10 @@ class Candidate:
         """The elements it consists of."""
         return frozenset(self.composition)
 
+    def is_within(self, elements: Sequence[str]) -> bool:
+        """Whether it consists of some of these elements and no others."""
+        return bool(self.composition) and self.system <= set(elements)
+
     def fraction(self, symbol: str) -> float:
         """Share of atoms that are `symbol`."""
         return self.composition.get(symbol, 0.0) / sum(self.composition.values())
@@ -68,7 +72,7 @@ def _candidate(row: dict[str, object]) -> Candidate:
     symbols = [chemical_symbols[z] for z in numbers] if isinstance(numbers, list) else []
     return Candidate(
         candidate_id=str(row["candidate_id"]),
-        formula=str(row["formula"]),
+        formula=str(row["formula"] or "?"),
         prototype=str(row["prototype"] or ""),
         n_atoms=len(symbols),
         composition=dict(Counter(symbols)),

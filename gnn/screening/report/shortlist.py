@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from gnn.screening.report.context import ReportContext
-from gnn.screening.report.markup import Html, count, element, formula_html, join, number
+from gnn.screening.report.markup import Html, count, element, formula_html, join, number, void
 from gnn.screening.report.rows import Candidate, shortlisted_atoms
 from gnn.screening.report.stability import stability_class
 from gnn.screening.report.structures_svg import crystal, element_legend, gradients, hex_colour, radius, structure_svg
@@ -94,7 +94,7 @@ def _cells(row: Candidate, atoms: Atoms | None, known: Mapping[str, float | None
 def _filter(symbols: Sequence[str], total: int) -> Html:
     box = element(
         "label", element("span", "Filter"),
-        element("input", type="search", id="filter", placeholder="formula, prototype …", autocomplete="off"),
+        void("input", type="search", id="filter", placeholder="formula, prototype …", autocomplete="off"),
     )  # fmt: skip
     chips = [
         element("button", symbol, type="button", class_="chip", data_element=symbol.lower(), aria_pressed="false")

@@ -43,7 +43,7 @@ def ternary_section(
 
 def ternary_figure(system: tuple[str, ...], rows: Sequence[Candidate], entries: Sequence[HullEntry]) -> Html:
     """One triangle."""
-    inside = [row for row in rows if row.system <= set(system) and row.hull_distance is not None]
+    inside = [row for row in rows if row.is_within(system) and row.hull_distance is not None]
     names, shares, energies = _reference(system, entries)
     stable, ties = tie_lines(shares, energies)
     best = _best_by_composition(inside, system)
