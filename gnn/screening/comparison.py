@@ -28,7 +28,7 @@ COLUMNS = [
     "n_atoms",
     "config_type",
 ]
-UNFINISHED = ("relaxing", "strained", "rattled")
+UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 """Words in `config_type` that mark geometries which no relaxation ends in."""
 
 Row = Mapping[str, Any]
