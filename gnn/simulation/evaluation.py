@@ -78,19 +78,24 @@ class Evaluator:
 
     def _predict(self, batch: Batch) -> tuple[BatchPrediction, list[str | None]]:
         """Predict; on failure the two halves, down to single structures, whose failure becomes their reason."""
-        try:
-            return _as_double(self.potential.predict(batch)), [None] * batch.n_structures
-        except FAILURES as error:
-            if batch.n_structures == 1:
-                return _nothing(batch), [f"{type(error).__name__}: {error}"]
-            if is_out_of_memory(error):
-                self.max_atoms = max(1, min(self.max_atoms, len(batch.numbers)) // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if batch.n_structures == 1 or len(batch.numbers) <= self.max_atoms:
+            try:
+                return _as_double(self.potential.predict(batch)), [None] * batch.n_structures
+            except FAILURES as error:
+                if batch.n_structures == 1:
+                    return _nothing(batch), [f"{type(error).__name__}: {error}"]
+                self._learn_from(error, len(batch.numbers))
         middle = batch.n_structures // 2
         first, its_errors = self._predict(slice_batch(batch, 0, middle))
         second, other_errors = self._predict(slice_batch(batch, middle, batch.n_structures))
         return _joined(first, second), its_errors + other_errors
+
+    def _learn_from(self, error: Exception, n_atoms: int) -> None:
+        """Take smaller batches from now on if memory ran out."""
+        if is_out_of_memory(error):
+            self.max_atoms = max(1, n_atoms // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def frame_of(population: Population, where: Geometry) -> Frame:
