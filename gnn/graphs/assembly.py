@@ -123,7 +123,8 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
         raise InputError(f"{', '.join(spec.datasets)}: none of {len(columns)} rows can be trained on ({told})")
     keys = [columns.structure_id[row] for row in rows]
     groups = [columns.group[row] for row in rows]
-    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by)
+    contents = [[(columns.theory[row], symbol) for symbol in columns.symbols(row)] for row in rows.tolist()]
+    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents)
     for row, split in zip(rows.tolist(), found.splits, strict=True):
         if split is None:
             roles.drop(row, NOT_SELECTED)

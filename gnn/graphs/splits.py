@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
@@ -83,13 +84,15 @@ def assign_splits(
     shares: Shares = DEFAULT_SHARES,
     seed: int = 0,
     split_by: SplitBy = "group",
+    contents: Sequence[Iterable[Hashable]] | None = None,
 ) -> Assignment:
     """Assign each key; the same for the same keys, shares and seed in any order of the keys.
 
     With "group", keys of one group stay together and a key without group is its own. Each split takes, in an order
     drawn by the seed, the groups that bring it closer to its count; where there are too few groups to fill the splits,
     structures are split singly and the note says so. With counts, a group of which only a part is needed is cut and its
-    rest left out, never put elsewhere.
+    rest left out, never put elsewhere. `contents` name what each key holds, as its elements: groups that alone hold
+    something are held out last, since nothing could be learnt about it without them.
 
     Raises:
         InputError: more structures are asked for than there are, or `check_shares` refuses the shares.
@@ -105,6 +108,8 @@ def assign_splits(
         note = f"{len(members)} group(s) cannot fill {n_filled} splits, so structures were split singly"
         split_by, members = "structure", _members(keys, groups, "structure")
     ordered = [sorted(members[name], key=lambda i: _draw(seed, str(keys[i]))) for name in _order(members, seed)]
+    if contents is not None:
+        ordered = _sole_holders_last(ordered, contents)
     assignment = Assignment(_fill(ordered, targets, len(keys), are_counts(shares)), split_by, note)
     return _with_shortfall(assignment, targets) if are_counts(shares) else assignment
 
@@ -146,6 +151,14 @@ def _members(keys: Sequence[Key], groups: Sequence[str | None], split_by: SplitB
 
 def _order(members: Mapping[str, list[int]], seed: int) -> list[str]:
     return sorted(members, key=lambda name: _draw(seed, name))
+
+
+def _sole_holders_last(ordered: list[list[int]], contents: Sequence[Iterable[Hashable]]) -> list[list[int]]:
+    """The same groups, those that alone hold something behind the others."""
+    held = [{item for index in group for item in contents[index]} for group in ordered]
+    holders = Counter(item for items in held for item in items)
+    alone = [any(holders[item] == 1 for item in items) for items in held]
+    return [group for last in (False, True) for group, sole in zip(ordered, alone, strict=True) if sole == last]
 
 
 def _draw(seed: int, name: str) -> bytes:

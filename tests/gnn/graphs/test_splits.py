@@ -153,3 +153,19 @@ def test_bad_shares_are_refused(text):
 def test_asking_for_more_than_there_is_is_refused():
     with pytest.raises(InputError, match=r"asks for 60 .* have 50"):
         assign_splits(list(range(50)), [None] * 50, {"train": 50, "valid": 10})
+
+
+def test_a_group_that_alone_holds_an_element_is_trained_on():
+    groups = sizes_to_groups([5] * 12)
+    contents = [["Si"] + (["Xe"] if group == "g3" else []) + (["Kr"] if group == "g7" else []) for group in groups]
+    for seed in range(20):
+        found = assign_splits(
+            keys_of(groups), groups, {"train": 0.5, "valid": 0.25, "test": 0.25}, seed, "group", contents
+        )
+        assert {s for g, s in zip(groups, found.splits, strict=True) if g in ("g3", "g7")} == {"train"}
+
+
+def test_where_every_group_is_alone_with_something_the_splits_are_filled_all_the_same():
+    groups = sizes_to_groups([5] * 10)
+    found = assign_splits(keys_of(groups), groups, DEFAULT_SHARES, 0, "group", [[group] for group in groups])
+    assert found.counts() == {"train": 40, "valid": 5, "test": 5}

@@ -1,0 +1,82 @@
+"""Reference energies: isolated atoms, fits, deficient sets, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnn.graphs import references
+from gnn.graphs.references import fit_references, lowest
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 10**6))
+def test_a_sum_of_element_energies_is_found_again(n_elements, seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(-2000, 0, n_elements)
+    counts = np.vstack([np.eye(n_elements, dtype=int), rng.integers(0, 9, (20, n_elements))])
+    counts = counts[counts.any(axis=1)]
+    names = [f"E{i}" for i in range(n_elements)]
+    found = fit_references(names, counts, counts @ truth)
+    np.testing.assert_allclose([found.energies[name] for name in names], truth, atol=1e-6)
+    assert set(found.source.values()) == {"fitted"}
+
+
+def test_isolated_atoms_are_taken_and_the_rest_is_fitted_to_what_remains():
+    counts = np.array([[1, 1], [2, 1], [1, 3]])
+    energies = counts @ np.array([-10.0, -4.0])
+    found = fit_references(["Li", "Si"], counts, energies, {"Li": -10.0})
+    assert found.energies == pytest.approx({"Li": -10.0, "Si": -4.0})
+    assert found.source == {"Li": "isolated", "Si": "fitted"}
+
+
+def test_isolated_atoms_alone_need_no_structures():
+    found = fit_references(["H"], np.zeros((0, 1), dtype=int), np.zeros(0), {"H": -13.6})
+    assert found.energies == {"H": -13.6}
+
+
+def test_one_composition_takes_the_solution_of_least_norm():
+    counts = np.array([[1, 1], [2, 2], [4, 4]])
+    found = fit_references(["Ga", "As"], counts, counts.sum(axis=1) * -4.0)
+    assert found.energies == pytest.approx({"Ga": -4.0, "As": -4.0})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_deficient_fit_predicts_what_it_has_seen(seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 4, (3, 6))
+    counts[:, 0] += 1
+    energies = rng.uniform(-500, -100, 3) * counts.sum(axis=1)
+    found = fit_references([f"E{i}" for i in range(6)], counts, energies)
+    values = np.array([found.energies.get(f"E{i}", 0.0) for i in range(6)])
+    if np.linalg.matrix_rank(counts / counts.sum(axis=1, keepdims=True)) == 3:
+        residual = (counts @ values - energies) / counts.sum(axis=1)
+        assert np.abs(residual).max() < 1e-3
+    assert np.isfinite(values).all()
+
+
+def test_an_element_without_energy_is_refused():
+    found = fit_references(["Li", "U"], np.array([[2, 0], [4, 0]]), np.array([-4.0, -8.0]))
+    assert found.energies == {"Li": pytest.approx(-2.0)}
+
+
+def test_no_structures_and_no_atoms_give_nothing():
+    assert fit_references(["Li"], np.zeros((0, 1), dtype=int), np.zeros(0)).energies == {}
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, (200, 4))
+    counts[:, 0] += 1
+    energies = rng.normal(size=200)
+    whole = fit_references(list("ABCD"), counts, energies)
+    monkeypatch.setattr(references, "CHUNK_ROWS", 7)
+    pieces = fit_references(list("ABCD"), counts, energies)
+    assert pieces.energies == pytest.approx(whole.energies)
+
+
+def test_the_ground_state_of_several_atoms_is_taken():
+    assert lowest([("O", -1.0), ("O", -3.0), ("H", -0.5)]) == {"O": -3.0, "H": -0.5}
