@@ -97,7 +97,7 @@ class Converter:
         names = numeric_names(raw.values)
         unit = "eV/atom" if "per_atom" in names[0] or "hull" in names[0] else "eV"
         return (
-            f"{', '.join(names)}: numbers, but no card says what they are; write a card with theory = 'KEY' and, for each "
+            f"{', '.join(names)}: numbers, and no card says what they are; write one with theory = 'KEY' and, for each "
             f"target, [properties.{names[0]}] unit = '{unit}' (or what is true), and give --card CARD.toml"
         )
 

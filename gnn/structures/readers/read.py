@@ -85,33 +85,42 @@ def read_records(path: Path, card: Card) -> Iterator[Record | Rejected]:
 
 
 def read_whole(path: Path, card: Card) -> Iterator[Record | Rejected]:
-    """As `read_records`, but nothing is given before the file is known to be readable to its end.
+    """As `read_records`, but nothing of a file is given before it is known to be readable to its end.
 
-    Rows are held back up to `HELD_ATOMS`; a longer file is read twice, so that memory stays bounded.
+    Each member of an archive counts as a file here. Rows are held back up to `HELD_ATOMS`; a longer file is read twice,
+    so that memory stays bounded.
     """
-    stream = read_records(path, card)
+    if is_archive(path):
+        yield from _read_archive(path, card, source_name(path), _whole)
+    else:
+        yield from _whole(path, card, source_name(path), None)
+
+
+def _whole(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Record | Rejected]:
+    stream = _read(path, card, file, sha256)
     held: list[Record | Rejected] = []
     atoms = 0
     for record in stream:
         held.append(record)
         atoms += record.n_atoms if isinstance(record, Record) else 1
         if atoms >= HELD_ATOMS:
+            held.clear()
             for _ in stream:
                 pass
-            held.clear()
-            yield from read_records(path, card)
+            yield from _read(path, card, file, sha256)
             return
     yield from held
 
 
 def _read(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Record | Rejected]:
+    if is_archive(path):
+        yield from _read_archive(path, card, file, _read)
+        return
     rules = card.rules_for(path)
-    name = guess_reader(path) if rules.reader == AUTO or path.is_dir() or is_archive(path) else rules.reader
+    name = guess_reader(path) if rules.reader == AUTO or path.is_dir() else rules.reader
     with costs_the_file(path):
         sha256 = sha256 or source_sha256(path)
-    if name == ARCHIVE:
-        yield from _read_archive(path, card, file, sha256)
-    elif name == PARQUET:
+    if name == PARQUET:
         yield from read_parquet(path, card, file, sha256)
     else:
         yield from _read_rows(path, card, rules, _reader(name, card), Source(file, 0, sha256))
@@ -151,16 +160,19 @@ def _shown(raw: Raw) -> str:
     return f"{len(raw.numbers)} atoms; {str(raw.values)[:200]}"
 
 
-def _read_archive(path: Path, card: Card, file: str, sha256: str) -> Iterator[Record | Rejected]:
+def _read_archive(
+    path: Path, card: Card, file: str, read_member: Callable[..., Iterator[Record | Rejected]]
+) -> Iterator[Record | Rejected]:
     """Every member in turn; those that cannot be read are named together at the end."""
     failures = []
     with unpacked(path) as folder:
+        sha256 = source_sha256(path)
         members = list(inside(folder))
         if not members:
             raise UnreadableFile(f"{path.name}: an archive without data")
         for member in members:
             try:
-                yield from _read(member, card, f"{file}!{member.relative_to(folder).as_posix()}", sha256)
+                yield from read_member(member, card, f"{file}!{member.relative_to(folder).as_posix()}", sha256)
             except UnreadableFile as error:
                 failures.append(str(error))
     if failures:
