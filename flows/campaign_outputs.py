@@ -25,6 +25,7 @@ from gnn.screening.report.context import (
     FunnelRow,
     HullEntry,
     KnownCompound,
+    Parity,
     Provenance,
     ReportContext,
 )
@@ -100,6 +101,7 @@ def report_context(folder: CampaignFolder) -> ReportContext:
             for row in manifest.hull_entries
             if row.formation_energy_per_atom is not None
         ],
+        parity=_parity(folder, manifest),
         dft=dft_comparisons(table.to_pylist(), Lake(folder.home.lake), manifest.model.theory, trained_on, spec.dedupe),
         known=[_compound(outcome) for outcome in manifest.known],
         cost=_cost(manifest, table),
@@ -115,6 +117,17 @@ def _checkpoint(folder: CampaignFolder, manifest: CampaignManifest) -> Checkpoin
 
     path = folder.home.absolute(manifest.model.path)
     return read_manifest(path) if path.is_dir() else None
+
+
+def _parity(folder: CampaignFolder, manifest: CampaignManifest) -> list[Parity]:
+    """Test parity kept beside the pinned checkpoint, else that of its validation split."""
+    if manifest.model.path is None:
+        return []
+    from gnn.training.parity import read_parity
+
+    kept = read_parity(folder.home.absolute(manifest.model.path))
+    wanted = [found for found in kept if found.split == "test"] or kept
+    return [Parity(found.quantity, found.unit, found.split, found.reference, found.predicted) for found in wanted]
 
 
 def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifest) -> CampaignFacts:
