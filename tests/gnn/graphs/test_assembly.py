@@ -1,0 +1,279 @@
+"""Graph sets: every row has one role, and the manifest adds up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gnn.errors import InputError
+from gnn.files import file_sha256
+from gnn.graphs.graph_set import GraphSet
+from gnn.graphs.loader import GraphData
+from gnn.graphs.preprocess import PreprocessSpec
+from gnn.structures.cards import Card, CardProperty
+
+
+def assert_adds_up(graph_set: GraphSet, n: int):
+    assert graph_set.rows_in == n
+    assert sum(graph_set.split_counts.values()) + graph_set.reference_rows + sum(graph_set.dropped.values()) == n
+
+
+def table_of(graph_set, folder):
+    return pq.read_table(folder / graph_set.splits_path).to_pandas()
+
+
+def test_the_manifest_of_plain_data(workshop, record):
+    records = [record(seed) for seed in range(120)]
+    workshop.append("toy", records, Card(name="toy", licence="CC0"))
+    graph_set, folder = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 120)
+    assert graph_set.split_by == "group"
+    assert graph_set.inputs[0].licence == "CC0"
+    assert graph_set.theories == ["pbe/toy"]
+    assert graph_set.elements == ["Ag", "Li", "Mg", "Si"]
+    assert graph_set.references["pbe/toy"].energies == pytest.approx({"Li": -2.0, "Mg": -1.5, "Si": -5.5, "Ag": -2.5})
+    assert graph_set.statistics.energy_rms == pytest.approx(0.0, abs=1e-9)
+    assert GraphSet.read(folder) == graph_set
+
+
+def test_statistics_are_those_of_the_training_split(workshop, record):
+    fixed = np.array([True, False, False])
+    records = [record(seed, n_atoms=3, fixed=fixed if seed % 2 else None) for seed in range(60)]
+    workshop.append("toy", records)
+    graph_set, folder = workshop.preprocess("toy", cutoff=4.0)
+    graphs = list(GraphData(workshop.graphs_root, folder).graphs("train"))
+    forces = [g.forces if g.fixed is None else g.forces[~g.fixed] for g in graphs]
+    found = graph_set.statistics
+    assert found.n_structures == len(graphs)
+    assert found.force_rms == pytest.approx(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    assert found.stress_rms == pytest.approx(np.sqrt(np.mean(np.stack([g.stress for g in graphs]) ** 2)))
+    assert found.mean_neighbours == pytest.approx(sum(g.n_edges for g in graphs) / sum(g.n_atoms for g in graphs))
+
+
+def test_the_same_input_gives_the_same_bytes(workshop, record):
+    workshop.append("toy", [record(seed) for seed in range(50)])
+    one, folder = workshop.preprocess("toy", cutoff=4.0)
+    digests = [file_sha256(folder / name) for name in ("graph_set.json", "splits.parquet")]
+    other, again = workshop.preprocess("toy", cutoff=4.0)
+    assert folder == again
+    assert one == other
+    assert digests == [file_sha256(folder / name) for name in ("graph_set.json", "splits.parquet")]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"cutoff": 4.5}, {"split_by": "structure"}, {"split": {"train": 0.5}}])
+def test_another_spec_is_another_set(workshop, record, change):
+    workshop.append("toy", [record(seed) for seed in range(50)])
+    one, _ = workshop.preprocess("toy", cutoff=4.0)
+    other, _ = workshop.preprocess("toy", **{"cutoff": 4.0, **change})
+    assert one.graph_set_id != other.graph_set_id
+
+
+def test_groups_are_on_one_side(workshop, record):
+    workshop.append("toy", [record(seed) for seed in range(150)])
+    table = table_of(*workshop.preprocess("toy", cutoff=4.0))
+    assert (table.groupby("group").role.nunique() == 1).all()
+    assert set(table.role) == {"train", "valid", "test"}
+
+
+def test_free_atoms_are_references_and_never_split(workshop, record, free_atom):
+    atoms = [free_atom(3, -0.5), free_atom(14, -0.8), free_atom(14, -0.9, multiplicity=3)]
+    workshop.append("toy", [record(seed) for seed in range(40)] + atoms)
+    graph_set, folder = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 43)
+    assert graph_set.reference_rows == 3
+    found = graph_set.references["pbe/toy"]
+    assert found.energies["Li"] == -0.5
+    assert found.energies["Si"] == -0.9
+    assert found.source == {"Ag": "fitted", "Li": "isolated", "Mg": "fitted", "Si": "isolated"}
+    table = table_of(graph_set, folder)
+    assert (table[table.role == "reference"].n_atoms == 1).all()
+
+
+def test_a_periodic_cell_of_one_atom_is_an_ordinary_structure(workshop, record):
+    workshop.append("toy", [record(seed, n_atoms=1) for seed in range(30)])
+    graph_set, _ = workshop.preprocess("toy", cutoff=6.0)
+    assert graph_set.reference_rows == 0
+    assert sum(graph_set.split_counts.values()) == 30
+
+
+def test_wild_forces_and_flags_are_dropped_and_counted(workshop, record):
+    wild = [record(100 + i, forces=np.full((2, 3), 200.0), n_atoms=2) for i in range(3)]
+    flagged = [record(200, flags=("scf-unconverged",)), record(201, flags=("implausible:gap",))]
+    workshop.append("toy", [record(seed) for seed in range(40)] + wild + flagged)
+    graph_set, folder = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 45)
+    assert graph_set.dropped == {"large-force": 3, "scf-unconverged": 1, "implausible": 1}
+    assert GraphData(workshop.graphs_root, folder).graph_set.statistics.force_rms < 2
+
+
+def test_the_outlier_rule_can_be_changed(workshop, record):
+    wild = [record(100, forces=np.full((2, 3), 200.0), n_atoms=2)]
+    workshop.append("toy", [record(seed) for seed in range(40)] + wild)
+    kept, _ = workshop.preprocess("toy", cutoff=4.0, outliers={"max_force": None, "drop_flags": ()})
+    assert kept.dropped == {}
+    strict, _ = workshop.preprocess("toy", cutoff=4.0, outliers={"max_force": 0.5})
+    assert strict.dropped["large-force"] > 1
+
+
+def test_rows_without_labels_are_dropped(workshop, record):
+    bare = [record(100 + i, energy=None, forces=None, stress=None) for i in range(4)]
+    workshop.append("toy", [record(seed) for seed in range(40)] + bare)
+    graph_set, _ = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 44)
+    assert graph_set.dropped == {"unlabelled": 4}
+
+
+def test_duplicates_across_data_sets_keep_the_first(workshop, record):
+    workshop.append("one", [record(seed) for seed in range(30)])
+    workshop.append("two", [record(seed, energy=0.0) for seed in range(20, 50)])
+    graph_set, folder = workshop.preprocess("one", "two", cutoff=4.0)
+    assert_adds_up(graph_set, 60)
+    assert graph_set.dropped == {"duplicate-in-other-dataset": 10}
+    table = table_of(graph_set, folder)
+    assert set(table[table.role == "dropped"].dataset) == {"two"}
+    swapped, _ = workshop.preprocess("two", "one", cutoff=4.0)
+    assert swapped.graph_set_id != graph_set.graph_set_id
+
+
+def test_groups_hold_across_data_sets(workshop, record):
+    workshop.append("one", [record(seed) for seed in range(60)])
+    workshop.append("two", [record(seed) for seed in range(60, 120)])
+    table = table_of(*workshop.preprocess("one", "two", cutoff=4.0))
+    assert (table.groupby("group").role.nunique() == 1).all()
+
+
+def test_each_theory_has_its_own_references(workshop, record):
+    shift = {"pbe/toy": 0.0, "r2scan/toy": -3.0}
+    records = [
+        replace(r, theory=theory, energy=r.energy + shift[theory] * r.n_atoms)
+        for theory in shift
+        for r in (record(seed) for seed in range(40))
+    ]
+    workshop.append("toy", records)
+    graph_set, _ = workshop.preprocess("toy", cutoff=4.0)
+    assert graph_set.theories == ["pbe/toy", "r2scan/toy"]
+    energies = {theory: found.energies["Si"] for theory, found in graph_set.references.items()}
+    assert energies == pytest.approx({"pbe/toy": -5.5, "r2scan/toy": -8.5})
+    assert graph_set.statistics.energy_rms == pytest.approx(0.0, abs=1e-9)
+
+
+def test_free_energies_are_used_where_all_rows_have_them(workshop, record):
+    workshop.append("toy", [replace(r, free_energy=r.energy - r.n_atoms) for r in (record(s) for s in range(40))])
+    graph_set, _ = workshop.preprocess("toy", cutoff=4.0)
+    assert graph_set.energy_kinds == {"pbe/toy": "free_energy"}
+    assert graph_set.masked_energies == {}
+    assert graph_set.references["pbe/toy"].energies["Si"] == pytest.approx(-6.5)
+
+
+def test_kinds_of_energy_are_never_mixed_within_a_theory(workshop, record):
+    free = [replace(r, free_energy=r.energy - 1, energy=None) for r in (record(seed) for seed in range(40))]
+    plain = [record(seed) for seed in range(40, 50)]
+    energy_only = [record(seed, forces=None, stress=None) for seed in range(50, 53)]
+    workshop.append("toy", free + plain + energy_only)
+    graph_set, folder = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 53)
+    assert graph_set.energy_kinds == {"pbe/toy": "free_energy"}
+    assert graph_set.masked_energies == {"pbe/toy": 13}
+    assert graph_set.dropped == {"other-energy-kind": 3}
+    assert any("10" in note or "13" in note for note in graph_set.notes)
+    graphs = [g for split in ("train", "valid", "test") for g in GraphData(workshop.graphs_root, folder).graphs(split)]
+    assert sum(graph.energy is None for graph in graphs) == 10
+    assert all(graph.forces is not None for graph in graphs)
+
+
+def test_properties_alone_need_no_energies(workshop, record):
+    card = Card(
+        name="gaps", properties={"gap": CardProperty(unit="eV"), "mass": CardProperty(unit="u", extensive=True)}
+    )
+    rows = [
+        record(s, energy=None, forces=None, stress=None, n_atoms=4, properties={"gap": s / 10.0, "mass": 8.0})
+        for s in range(50)
+    ]
+    workshop.append("gaps", rows, card)
+    graph_set, folder = workshop.preprocess("gaps", cutoff=4.0)
+    assert_adds_up(graph_set, 50)
+    assert graph_set.references == {}
+    assert graph_set.energy_kinds == {}
+    assert graph_set.statistics.energy_rms is None
+    assert graph_set.statistics.force_rms is None
+    assert graph_set.statistics.properties["mass"].mean == 2.0
+    assert graph_set.statistics.properties["gap"].n == graph_set.split_counts["train"]
+    batch = next(GraphData(workshop.graphs_root, folder).batches("train", 100))
+    assert bool(batch.labels.property_masks["gap"].all())
+    assert not bool(batch.labels.energy_mask.any())
+
+
+def test_properties_per_atom(workshop, record):
+    card = Card(name="spins", properties={"spin": CardProperty(unit="µB", level="atom")})
+    rows = [record(s, n_atoms=3, properties={"spin": [0.0, 1.0, 2.0]} if s % 2 else {}) for s in range(40)]
+    workshop.append("spins", rows, card)
+    graph_set, _ = workshop.preprocess("spins", cutoff=4.0)
+    assert graph_set.statistics.properties["spin"].mean == pytest.approx(1.0)
+    assert graph_set.statistics.properties["spin"].n % 3 == 0
+
+
+def test_undeclared_properties_are_left_out(workshop, record):
+    workshop.append("toy", [record(s, properties={"secret": 1.0}) for s in range(40)])
+    assert workshop.preprocess("toy", cutoff=4.0)[0].properties == {}
+
+
+def test_held_out_elements_without_reference_are_dropped(workshop, record):
+    one_element = [record(s, numbers=np.full(2, 14), n_atoms=2, group=f"si{s}") for s in range(3)]
+    xenon = [record(10 + s, numbers=np.full(2, 54), n_atoms=2, group=f"xe{s}", energy=-1.0) for s in range(2)]
+    workshop.append("toy", one_element + xenon)
+    dropped = 0
+    for seed in range(12):
+        graph_set, _ = workshop.preprocess("toy", cutoff=4.0, split={"train": 2, "valid": 2, "test": 1}, seed=seed)
+        assert_adds_up(graph_set, 5)
+        dropped += graph_set.dropped.get("element-without-reference", 0)
+        assert set(graph_set.elements) <= set(graph_set.references["pbe/toy"].energies)
+    assert dropped > 0
+
+
+def test_counts_leave_the_rest_out(workshop, record):
+    workshop.append("toy", [record(s) for s in range(100)])
+    graph_set, _ = workshop.preprocess(
+        "toy", cutoff=4.0, split={"train": 50, "valid": 10, "test": 10}, split_by="structure"
+    )
+    assert graph_set.split_counts == {"train": 50, "valid": 10, "test": 10}
+    assert graph_set.dropped == {"not-selected": 30}
+
+
+def test_nothing_to_train_on_is_said(workshop, free_atom):
+    workshop.append("atoms", [free_atom(3, -0.5)])
+    with pytest.raises(InputError, match="only references"):
+        workshop.preprocess("atoms")
+
+
+def test_all_elements_from_hydrogen_to_the_actinides(workshop, record):
+    rows = [
+        record(z, numbers=np.array([z, (z * 7) % 94 + 1]), n_atoms=2, energy=-float(z), group=f"{z % 11}")
+        for z in range(1, 95)
+    ]
+    workshop.append("toy", rows)
+    graph_set, _ = workshop.preprocess("toy", cutoff=5.0, split={"train": 1.0})
+    assert len(graph_set.elements) == 94
+    assert len(graph_set.references["pbe/toy"].energies) == 94
+
+
+def test_more_data_keep_old_shards(workshop, record, monkeypatch):
+    from gnn.graphs import plan
+
+    monkeypatch.setattr(plan, "TARGET_ATOMS", 100)
+    monkeypatch.setattr(plan, "LEAST_ATOMS", 25)
+    workshop.append("toy", [record(seed) for seed in range(300)])
+    workshop.preprocess("toy", cutoff=3.0)
+    before = set(workshop.built)
+    workshop.append("toy", [record(seed) for seed in range(303)])
+    graph_set, _ = workshop.preprocess("toy", cutoff=3.0)
+    assert_adds_up(graph_set, 303)
+    assert len(before) > 10
+    assert len(set(workshop.built) - before) <= 2
+
+
+def test_a_data_set_named_twice_is_refused():
+    with pytest.raises(InputError, match="twice"):
+        PreprocessSpec(datasets=("a", "a@3")).checked()
