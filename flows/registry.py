@@ -236,11 +236,20 @@ def register(
         "data": ", ".join(f"{i.dataset}@{i.version}" for i in manifest.data.inputs),
         **_headline_tags(manifest.metrics),
     }
-    model_id, source = _log_model(client, experiment_id(client, home, experiment), folder, name, run_id, tags)
+    experiment_key = experiment_id(client, home, experiment)
+    run_id = run_id or _import_run(client, experiment_key, name, tags)
+    model_id, source = _log_model(client, experiment_key, folder, name, run_id, tags)
     version = _create_version(client, name, source, run_id, {**tags, "model_id": model_id}, model_id)
     if CHAMPION not in client.get_registered_model(name).aliases:
         client.set_registered_model_alias(name, CHAMPION, version.version)
     return _described(version, client)
+
+
+def _import_run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> str:
+    """A run for a checkpoint that was trained elsewhere: MLflow ties every version to one."""
+    run = client.create_run(experiment, run_name=f"import {name}", tags=tags)
+    client.set_terminated(run.info.run_id, "FINISHED")
+    return str(run.info.run_id)
 
 
 def _headline_tags(metrics: dict[str, Any]) -> dict[str, str]:
@@ -251,7 +260,7 @@ def _headline_tags(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _log_model(
-    client: MlflowClient, experiment: str, folder: Path, name: str, run_id: str | None, tags: dict[str, str]
+    client: MlflowClient, experiment: str, folder: Path, name: str, run_id: str, tags: dict[str, str]
 ) -> tuple[str, str]:
     """The folder as a logged model; its id and the place of its files."""
     params = flattened({"sha256": tags["sha256"], "data": tags["data"], "theories": tags["theories"]})
@@ -266,7 +275,7 @@ def _log_model(
 
 
 def _create_version(
-    client: MlflowClient, name: str, source: str, run_id: str | None, tags: dict[str, str], model_id: str
+    client: MlflowClient, name: str, source: str, run_id: str, tags: dict[str, str], model_id: str
 ) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import resource
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
 from flows.cli.results import TrainPlanResult, TrainResult
-from flows.progress import TrainingBars, progress_to_file, read_progress
+from flows.members import Plan, make_plan, train_members
 from flows.settings import Home
 from flows.tracking import MlflowTracker, code_version, environment
-from gnn.errors import InputError, SluiceError
-from gnn.files import digest, file_sha256, write_text
-from gnn.training.config import TrainConfig, make_config
+from gnn.errors import InputError
+from gnn.files import write_text
+from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from gnn.graphs.loader import GraphData
     from gnn.training.checkpoint import CheckpointManifest
     from gnn.training.evaluation import Evaluation
     from gnn.training.loop import TrainOutcome
-    from gnn.training.resolve import Recipe, Start
+    from gnn.training.resolve import Recipe
+    from gnn.training.state import TrainState
 
-STAGE_VERSION = 1
-POLL_S = 0.5
 RUN_NAME = "tracking.json"
-
-
-@dataclass(frozen=True)
-class Member:
-    """One network of a committee: what it is trained with, and where its state lies."""
-
-    index: int
-    recipe: Recipe
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole training, decided: data, members, the folder of the checkpoint."""
-
-    config: TrainConfig
-    data: GraphData
-    graph_folder: Path
-    members: list[Member]
-    checkpoint: Path
-    start: Start | None
 
 
 @flow(name="train", persist_result=False, validate_parameters=False)
@@ -68,19 +40,16 @@ def train(config: TrainConfig, home: Home, cluster: str = "local", show: bool = 
     """
     started = time.monotonic()
     plan = make_plan(config, home, preprocessed(config, home, cluster, show), cluster)
-    tell(plan, show)
-    finished = finished_checkpoint(plan)
-    tracker = None if finished else start_tracker(plan, home)
-    if tracker is None:
-        outcomes = [restored(member, plan) for member in plan.members]
-        manifest = finished or write_plan(plan, outcomes, {}, 0.0)
-    else:
-        with tracker.running():
+    manifest = finished_checkpoint(plan)
+    if show:
+        tell(plan, manifest is not None)
+    if manifest is None:
+        with start_tracker(plan, home).running() as tracker:
             outcomes = train_members(plan, home, cluster, tracker, show)
             manifest = conclude(plan, outcomes, tracker, time.monotonic() - started)
-    run_id = tracker.run_id if tracker else known_run(plan)
+    run_id = known_run(plan)
     version = register_checkpoint(plan, home, run_id)
-    return result_of(plan, home, manifest, outcomes, run_id, version, time.monotonic() - started)
+    return result_of(plan, home, manifest, run_id, version, time.monotonic() - started)
 
 
 # ---- before
@@ -112,59 +81,14 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
     return home.absolute(found.graph_set)
 
 
-def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str) -> Plan:
-    """Decide everything that can be decided before the first step."""
-    from gnn.graphs.loader import GraphData
-    from gnn.training.resolve import resolve
-
-    data = GraphData(home.graphs, graph_folder)
-    start = start_of(config.init, home)
-    members = []
-    for k, each in enumerate(member_configs(config, cores(), cluster)):
-        recipe = resolve(each, data.graph_set, start)
-        members.append(Member(k, recipe, home.models / "runs" / recipe.header[:16]))
-    key = digest([member.recipe.header for member in members])
-    return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16], start)
-
-
-def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[TrainConfig]:
-    """One configuration a member: its seed, its part of the time where cores are fewer than members, its threads."""
-    together = min(config.committee, n_cores) if cluster == "local" else config.committee
-    rounds = math.ceil(config.committee / together)
-    changes: dict[str, Any] = {"committee": 1}
-    if config.minutes is not None:
-        changes["minutes"] = config.minutes / rounds
-    if config.threads is None and config.committee > 1:
-        changes["threads"] = max(1, n_cores // together)
-    return [config.model_copy(update=changes | {"seed": config.seed + k}) for k in range(config.committee)]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def start_of(init: str | None, home: Home) -> Start | None:
-    """Weights to start from, of a folder or a registered model; of a committee its first member."""
-    if init is None:
-        return None
-    from flows.registry import resolve as find_model
-    from gnn.training.checkpoint import read_checkpoint
-    from gnn.training.resolve import Start
-
-    manifest, models = read_checkpoint(find_model(init, home))
-    weights = {name: value.detach() for name, value in models[0].named_parameters()}
-    return Start(manifest.model, manifest.sha256, lambda _: weights)
-
-
-def tell(plan: Plan, show: bool) -> None:
-    """Say what was taken from the data, and what is there already."""
+def tell(plan: Plan, finished: bool) -> None:
+    """Say what was taken from the data, and whether there is anything left to do."""
     from flows.cli.output import say
 
-    if not show:
-        return
     for remark in plan.members[0].recipe.remarks:
         say(remark)
+    if finished:
+        say("this very training is finished: nothing to do")
 
 
 # ---- during
@@ -195,7 +119,7 @@ def resolved_params(recipe: Recipe) -> dict[str, Any]:
 
 def run_file(plan: Plan) -> Path:
     """Where the id of the MLflow run is remembered."""
-    return plan.members[0].folder / RUN_NAME
+    return plan.checkpoint.with_name(f"{plan.checkpoint.name}-{RUN_NAME}")
 
 
 def known_run(plan: Plan) -> str | None:
@@ -204,134 +128,31 @@ def known_run(plan: Plan) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["run_id"]) if path.is_file() else None
 
 
-def train_members(plan: Plan, home: Home, cluster: str, tracker: MlflowTracker, show: bool) -> list[TrainOutcome]:
-    """Train one network here, or a committee on the Dask workers, each member in its own process."""
-    with TrainingBars(len(plan.members), show) as bars:
-        if len(plan.members) == 1:
-            return [train_here(plan.members[0], plan.data, tracker, bars)]
-        return train_on_workers(plan, home, cluster, tracker, bars)
-
-
-def train_here(member: Member, data: GraphData, tracker: MlflowTracker, bars: TrainingBars) -> TrainOutcome:
-    """Train in this process, so that Ctrl-C is answered at once and the curves are logged as they come."""
-    from gnn.training.loop import train as train_one
-
-    set_threads(member.recipe.config.threads)
-    return train_one(member.recipe, data, member.folder, tracker, lambda progress: bars.update(0, progress))
-
-
-def set_threads(threads: int | None) -> None:
-    """Let torch use so many threads (None leaves its own choice), and glibc keep what it frees."""
-    import torch
-
-    from gnn.potentials.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def train_on_workers(
-    plan: Plan, home: Home, cluster: str, tracker: MlflowTracker, bars: TrainingBars
-) -> list[TrainOutcome]:
-    """Train the members as parallel tasks; a member that fails does not stop the others."""
-    from flows.cluster import dask_client
-    from flows.shards import ShardJob, raise_if_failed, run_shards
-    from gnn.training.tracker import CurveFile
-
-    jobs = [
-        ShardJob(
-            index=member.index,
-            inputs={"header": member.recipe.header},
-            function=train_member,
-            args=member_arguments(plan, member, home),
-            output=member.folder / "state.json",
-        )
-        for member in plan.members
-    ]
-    workers = min(len(jobs), cores()) if cluster == "local" else None
-    with dask_client(cluster, workers) as client, watched(plan.members, bars):
-        raise_if_failed("train", run_shards("train-member", STAGE_VERSION, jobs, client, home))
-    for member in plan.members:
-        CurveFile(member.folder / "curves.jsonl").replay(tracker, f"member_{member.index}/")
-    return [restored(member, plan) for member in plan.members]
-
-
-def member_arguments(plan: Plan, member: Member, home: Home) -> tuple[str, ...]:
-    """What a worker needs to train a member: texts and paths."""
-    folders = (home.root, home.graphs, plan.graph_folder, member.folder)
-    return (member.recipe.config.model_dump_json(), *(str(folder.resolve()) for folder in folders))
-
-
-def train_member(config: str, home: str, graphs_root: str, graph_folder: str, run_folder: str) -> dict[str, Any]:
-    """The body of a member's task, in a worker: train, and name the state it left by its sha256."""
-    from gnn.graphs.loader import GraphData
-    from gnn.training.loop import train as train_one
-    from gnn.training.resolve import resolve
-    from gnn.training.tracker import CurveFile
-
-    checked = make_config(json.loads(config))
-    set_threads(checked.threads)
-    data = GraphData(Path(graphs_root), Path(graph_folder))
-    recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))))
-    folder = Path(run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    outcome = train_one(recipe, data, folder, CurveFile(folder / "curves.jsonl"), progress_to_file(folder))
-    return {"sha256": file_sha256(folder / "state.json"), "steps": outcome.steps, "epochs": outcome.epochs}
-
-
-class watched:  # noqa: N801
-    """While it is open, the members' progress files are shown."""
-
-    def __init__(self, members: Sequence[Member], bars: TrainingBars) -> None:
-        self.members, self.bars = members, bars
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.ended.wait(POLL_S):
-            for member in self.members:
-                if (progress := read_progress(member.folder)) is not None:
-                    self.bars.update(member.index, progress)
-
-
 # ---- after
 
 
-def restored(member: Member, plan: Plan) -> TrainOutcome:
-    """The outcome of a finished member, from its state."""
-    from gnn.training.loop import train as train_one
-
-    outcome = train_one(member.recipe, plan.data, member.folder)
-    if not outcome.reused:
-        raise SluiceError(f"member {member.index} in {member.folder} was not finished")
-    return outcome
-
-
 def finished_checkpoint(plan: Plan) -> CheckpointManifest | None:
-    """The checkpoint of this very training, if it was written before."""
+    """The checkpoint of this very training, if all of it was done before; its files are verified."""
     from gnn.training.checkpoint import MANIFEST_NAME, read_checkpoint
-    from gnn.training.state import read_state
 
-    if not (plan.checkpoint / MANIFEST_NAME).is_file():
-        return None
-    states = [read_state(member.folder) for member in plan.members]
-    if not all(state is not None and state.finished for state in states):
+    if not (plan.checkpoint / MANIFEST_NAME).is_file() or finished_states(plan) is None:
         return None
     return read_checkpoint(plan.checkpoint)[0]
+
+
+def finished_states(plan: Plan) -> list[TrainState] | None:
+    """The states of all members; None unless each is finished."""
+    from gnn.training.state import read_state
+
+    states = [state for member in plan.members if (state := read_state(member.folder)) is not None and state.finished]
+    return states if len(states) == len(plan.members) else None
 
 
 def conclude(plan: Plan, outcomes: list[TrainOutcome], tracker: MlflowTracker, wall_s: float) -> CheckpointManifest:
     """Evaluate, draw, write the checkpoint, and tell the tracker."""
     evaluations = evaluate_splits(plan, outcomes)
     manifest = write_plan(plan, outcomes, evaluations, wall_s)
+    keep_parity(plan, manifest, evaluations)
     last = max(outcome.steps for outcome in outcomes)
     for split, evaluation in evaluations.items():
         tracker.metrics({f"{split}_final/{name}": value for name, value in evaluation.headline().items()}, last)
@@ -376,6 +197,14 @@ def write_plan(
     )
 
 
+def keep_parity(plan: Plan, manifest: CheckpointManifest, evaluations: dict[str, Evaluation]) -> None:
+    """Parity arrays beside the weights, for the reports of campaigns."""
+    from gnn.training.parity import write_parity
+
+    units = {name: spec.unit for name, spec in manifest.model.properties.items()}
+    write_parity(plan.checkpoint, {split: found.parity for split, found in evaluations.items()}, units)
+
+
 def calibrated(valid: Evaluation | None, members: int) -> Any:
     """How the spread of a committee scales to its error; None for one network or without validation energies."""
     from gnn.training.calibration import calibrate
@@ -418,12 +247,12 @@ def result_of(
     plan: Plan,
     home: Home,
     manifest: CheckpointManifest,
-    outcomes: list[TrainOutcome],
     run_id: str | None,
     version: str | None,
     wall_s: float,
 ) -> TrainResult:
     """What `sluice train` prints."""
+    states = finished_states(plan) or []
     return TrainResult(
         model=plan.config.register_as,
         model_version=version,
@@ -431,8 +260,8 @@ def result_of(
         sha256=manifest.sha256,
         run_id=run_id,
         graph_set_id=manifest.graph_set_id,
-        epochs=max(outcome.epochs for outcome in outcomes),
-        steps=sum(outcome.steps for outcome in outcomes),
+        epochs=max((state.epoch for state in states), default=0),
+        steps=sum(state.step for state in states),
         metrics=manifest.metrics,
         cpu_s=manifest.cost["cpu_s"],
         wall_s=round(wall_s, 2),

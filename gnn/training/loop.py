@@ -118,7 +118,12 @@ class Trainer:
     # ---- the course of a run
 
     def run(self) -> TrainOutcome:
-        """Load what there is, train what is left."""
+        """Load what there is, train what is left; the caller's random numbers are not touched."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return self._run()
+
+    def _run(self) -> TrainOutcome:
         found = disk.load_state(self.folder, self.recipe.header)
         if found is not None:
             self._restore(*found)

@@ -1,0 +1,111 @@
+"""MLflow as a tracker, on a real embedded store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.settings import Home
+from flows.tracking import (
+    MlflowTracker,
+    clean_name,
+    code_version,
+    connect,
+    environment,
+    flattened,
+    store_exists,
+    tracking_uri,
+)
+from gnn.errors import InputError, SluiceError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home whose store is made once: the first use of a database takes seconds."""
+    return Home(tmp_path_factory.mktemp("tracked"))
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_names_and_tables_for_mlflow() -> None:
+    assert clean_name("valid/E (eV)") == "valid/E _eV_"
+    assert flattened({"a": {"b": 1, "c": None}, "d": [1, 2]}) == {"a.b": "1", "d": "[1, 2]"}
+    assert len(flattened({"long": "x" * 10_000})["long"]) == 6000
+
+
+def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    assert tracking_uri(home) == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
+    assert not store_exists(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking_uri(home) == "http://127.0.0.1:5000"
+    assert store_exists(home)
+
+
+def test_environment_and_code() -> None:
+    assert any(line.startswith("torch==") for line in environment().splitlines())
+    assert code_version().startswith("0.")
+
+
+@pytest.mark.slow
+def test_a_run_keeps_everything(store: Home, tmp_path: Path) -> None:
+    tracker = MlflowTracker.start(store, "sluice", "first", {"data": "a@1"})
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "p.txt").write_text("p")
+    with tracker.running():
+        tracker.params({"optimiser": {"lr": 0.1}, "many": {str(i): i for i in range(150)}})
+        tracker.params({"optimiser": {"lr": 0.1}})
+        for step in range(30):
+            tracker.metrics({"train/loss": 1.0 / (step + 1), "lr": 0.1}, step)
+        tracker.artifact(tmp_path / "plots", "parity")
+        tracker.text("hello", "note.txt")
+        tracker.tags({"kind": "test"})
+    client = connect(store)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimiser.lr"] == "0.1"
+    assert run.data.params["many.149"] == "149"
+    assert run.data.tags["data"] == "a@1"
+    assert [m.step for m in client.get_metric_history(tracker.run_id, "train/loss")] == list(range(30))
+    assert {f.path for f in client.list_artifacts(tracker.run_id)} == {"parity", "note.txt"}
+    assert (store.mlruns / "artifacts").is_dir()
+
+
+@pytest.mark.slow
+def test_a_run_is_continued_and_its_end_is_told(store: Home) -> None:
+    tracker = MlflowTracker.start(store, "sluice", "second", {})
+    with pytest.raises(KeyboardInterrupt), tracker.running():
+        tracker.metrics({"loss": 2.0}, 0)
+        raise KeyboardInterrupt
+    client = connect(store)
+    assert client.get_run(tracker.run_id).info.status == "KILLED"
+    again = MlflowTracker.start(store, "sluice", "second", {}, tracker.run_id)
+    assert again.run_id == tracker.run_id
+    with pytest.raises(SluiceError, match="nothing to keep"), again.running():
+        again.artifact(Path("/nowhere"))
+    assert client.get_run(tracker.run_id).info.status == "FAILED"
+    assert client.get_metric_history(tracker.run_id, "loss")[0].value == 2.0
+    other = MlflowTracker.start(store, "sluice", "third", {}, "0" * 32)
+    assert other.run_id != tracker.run_id
+
+
+@pytest.mark.slow
+def test_a_store_that_mlflow_refuses(store: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
+    with pytest.raises(InputError, match="nonsense"):
+        connect(store)
+
+
+def test_it_is_a_tracker(store: Home) -> None:
+    from gnn.training.tracker import NullTracker, Tracker
+
+    def takes(tracker: Tracker) -> Any:
+        return tracker
+
+    assert takes(NullTracker())
+    assert takes(MlflowTracker(None, "x"))  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""Configuration and what the data decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gnn.errors import InputError
+from gnn.graphs.graph_set import PropertyStatistics
+from gnn.models.model import build_model
+from gnn.structures.properties import PropertySpec
+from gnn.training.config import make_config, read_config, run_digest
+from gnn.training.loop import train
+from gnn.training.resolve import Start, cutoff_of, resolve
+from gnn.training.tracker import CurveFile
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text('preset = "small"\nminutes = 5\n[data]\ndatasets = ["a@3"]\n[optimiser]\nlr = 1e-2\n')
+    config = make_config(read_config(path))
+    assert config.data.datasets == ["a@3"]
+    assert config.optimiser.lr == 0.01
+    assert config.optimiser.amsgrad
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optimizer": {}}, "optimizer"),
+        ({"optimiser": {"lr": -1}}, r"optimiser\.lr.*-1"),
+        ({"epochs": 3, "minutes": 2}, "give one budget"),
+        ({"losses": {"handover": (0.9, 0.1)}}, "must rise"),
+        ({"preset": "huge"}, "preset"),
+        ({"committee": 0}, "committee"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make_config(values)
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no configuration file"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("= 3")
+    with pytest.raises(InputError, match="is not TOML"):
+        read_config(tmp_path / "bad.toml")
+
+
+def test_the_digest_knows_what_matters() -> None:
+    base = make_config({"epochs": 3})
+    same = [{"device": "cpu"}, {"threads": 2}, {"register_as": "x"}, {"checkpoint_s": 1.0}, {"experiment": "y"}]
+    for change in same:
+        assert run_digest(base.model_copy(update=change), "g", None) == run_digest(base, "g", None)
+    for change in ({"seed": 1}, {"epochs": 4}, {"dtype": "float64"}):
+        assert run_digest(base.model_copy(update=change), "g", None) != run_digest(base, "g", None)
+    assert run_digest(base, "h", None) != run_digest(base, "g", None)
+    assert run_digest(base, "g", "sha") != run_digest(base, "g", None)
+
+
+def test_defaults_come_from_the_data(copper: Any, tiny_config: Callable[..., Any]) -> None:
+    recipe = resolve(tiny_config(), copper.graph_set)
+    assert recipe.model.elements == ["Al", "Cu"]
+    assert recipe.model.cutoff == 4.0
+    assert recipe.model.energy_scale == copper.graph_set.statistics.force_rms
+    assert recipe.model.mean_neighbours == copper.graph_set.statistics.mean_neighbours
+    assert recipe.max_atoms == 16
+    assert recipe.wanted.forces
+    assert recipe.wanted.stress
+    assert "16 training" in recipe.remarks[0]
+    assert cutoff_of(make_config({"epochs": 1, "data": {"cutoff": 4.5}})) == 4.5
+
+
+def test_what_the_data_decide_cannot_be_set(copper: Any, tiny_config: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"model\.cutoff follows from the data"):
+        resolve(tiny_config(model={"cutoff": 3.0}), copper.graph_set)
+    with pytest.raises(InputError, match="chanels"):
+        resolve(tiny_config(model={"chanels": 3}), copper.graph_set)
+
+
+def test_data_of_properties_alone_train_their_head(
+    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], run_folder: Path
+) -> None:
+    spec = PropertySpec(unit="eV/atom")
+    graphs = [
+        replace(g, energy=None, forces=None, stress=None, properties={"formation_energy": 0.2 * (13 in g.numbers)})
+        for part in ("valid", "test", "train")
+        for g in copper.held[part]
+    ]
+    data = make_data(graphs, {"formation_energy": spec})
+    recipe = resolve(tiny_config(epochs=60, optimiser={"lr": 0.02}), data.graph_set)
+    assert not recipe.wanted.forces
+    assert recipe.model.energy_scale == 1.0
+    assert recipe.model.property_scales["formation_energy"].std == pytest.approx(0.1, rel=0.1)
+    outcome = train(recipe, data, run_folder)
+    assert set(outcome.curve[-1].train) == {"loss", "property_formation_energy"}
+    assert outcome.metrics["formation_energy_mae"] < 0.05
+
+
+def test_a_property_without_labels_gets_no_head(copper: Any, tiny_config: Callable[..., Any]) -> None:
+    found = {"gap": PropertyStatistics(n=0, mean=0.0, std=0.0)}
+    statistics = copper.graph_set.statistics.model_copy(update={"properties": found})
+    update = {"properties": {"gap": PropertySpec(unit="eV")}, "statistics": statistics}
+    assert resolve(tiny_config(), copper.graph_set.model_copy(update=update)).model.properties == {}
+
+
+def test_a_start_gives_its_weights(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
+    first = train(resolve(tiny_config(epochs=8), copper.graph_set), copper, run_folder)
+    weights = dict(first.model.named_parameters())
+    start = Start(first.model.config, "sha", lambda _: weights)
+    again = train(
+        resolve(tiny_config(epochs=1, model={}, optimiser={"lr": 1e-9}), copper.graph_set, start),
+        copper, run_folder.with_name("again"),
+    )  # fmt: skip
+    for name, value in again.model.named_parameters():
+        torch.testing.assert_close(value, weights[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_start_that_does_not_fit_is_refused(copper: Any, tiny_config: Callable[..., Any]) -> None:
+    model = resolve(tiny_config(), copper.graph_set).model
+    weights = dict(build_model(model).named_parameters())
+    cases = {
+        "knows no Cu": model.model_copy(update={"elements": ["Al"]}),
+        "cutoff": model.model_copy(update={"cutoff": 5.0}),
+        "knows no theory": model.model_copy(update={"theories": ["other"]}),
+    }
+    for words, config in cases.items():
+        with pytest.raises(InputError, match=words):
+            resolve(tiny_config(model={}), copper.graph_set, Start(config, "s", lambda _: weights))
+    with pytest.raises(InputError, match="cannot be changed"):
+        resolve(tiny_config(), copper.graph_set, Start(model, "s", lambda _: weights))
+
+
+def test_curves_survive_a_torn_line_and_repeated_points(tmp_path: Path) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.points: list[tuple[int, dict[str, float]]] = []
+
+        def metrics(self, values: dict[str, float], step: int) -> None:
+            self.points.append((step, values))
+
+    curves = CurveFile(tmp_path / "curves.jsonl")
+    curves.metrics({"loss": 2.0}, 10)
+    curves.metrics({"loss": 1.0}, 20)
+    curves.metrics({"loss": 1.0}, 20)
+    with curves.path.open("a") as stream:
+        stream.write('{"step": 30, "met')
+    heard = Heard()
+    curves.replay(heard, "member_1/")
+    assert heard.points == [(10, {"member_1/loss": 2.0}), (20, {"member_1/loss": 1.0})]
