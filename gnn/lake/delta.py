@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,9 +56,13 @@ def append(folder: Path, rows: pa.Table, digest: str) -> int:
 
 def committed_digest(folder: Path, version: int) -> str | None:
     """The content digest that the commit of a version carries; None where another writer made it."""
-    for commit in open_table(folder, version).history(limit=1):
-        digest = commit.get(DIGEST_KEY)
-        return str(digest) if digest else None
+    commit = folder / "_delta_log" / f"{version:020}.json"
+    if not commit.is_file():
+        return None
+    for line in commit.read_text(encoding="utf-8").splitlines():
+        digest = json.loads(line).get("commitInfo", {}).get(DIGEST_KEY)
+        if digest:
+            return str(digest)
     return None
 
 

@@ -67,7 +67,8 @@ class Lake:
             InputError: a name that cannot be, or a card whose properties contradict the data set's.
         """
         check_name(dataset)
-        self._keep_card(dataset, card)
+        with locked(self._lock(dataset), f"data set {dataset}", LOCK_WAIT_S):
+            self._keep_card(dataset, card)
         appending = Appending(self._folder(dataset), self._quarantine(dataset), self._lock(dataset), dataset, card)
         stream = iter(records)
         while batch := list(islice(stream, BATCH_ROWS)):
