@@ -12,7 +12,6 @@ from gnn.models.blocks import NeighbourBlocks
 from gnn.models.constants import ExactConstants
 from gnn.models.coupling import geometry_matrix, message_paths
 
-
 DENSITY_GAIN = 0.25
 """Spread of the density at the start: small, so that its cubes do not outgrow it (3BPA trains best with it)."""
 

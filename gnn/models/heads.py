@@ -10,7 +10,6 @@ from gnn.models.config import PropertyScale
 from gnn.models.linear import SILU_GAIN, Linear
 from gnn.structures.properties import PropertySpec
 
-
 READOUT_GAIN = 0.3
 """Spread of a fresh readout: training starts near the reference energies."""
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import block_array, coo_array
+from scipy.sparse.csgraph import connected_components
 
 from gnn.models.coupling import clebsch_gordan, slots
 
+SMALL_BLOCK = 6
+"""Blocks with fewer products than this are multiplied as one."""
 Polynomial = dict[tuple[int, ...], float]
 """Coefficients of monomials, a monomial being its sorted component indices."""
 
 
 @dataclass(frozen=True)
 class PairTerms:
-    """Bilinear forms: out = matrix @ (x[left] * y[right]); left, right (P,) int64, matrix (O, P)."""
+    """Bilinear forms: out = matrix @ (x[left] * y[right]); left, right (P,) int64, matrix (O, P).
+
+    Rows and products are sorted so that the matrix is block diagonal: `blocks` are its (rows, columns).
+    """
 
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     matrix: NDArray[np.float64]
+    blocks: tuple[tuple[slice, slice], ...]
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class ProductPlan:
 
     pairs: the density with itself to the rows of order 2 (None for order 1); triples: those rows (`left`) with the
     density (`right`) to the rows of order 3 (None below order 3).
-    ways[nu - 1][L]: how many independent couplings of order nu give degree L. The rows of every order begin with them,
-    ordered (L, coupling, m); behind them stand the density's higher degrees, or the pairs that only triples need.
+    ways[nu - 1][L]: how many independent couplings of order nu give degree L.
+    used[nu - 1]: their rows among the density, the pair rows or the triple rows, ordered (L, coupling, m).
     """
 
     l_max: int
@@ -39,6 +48,7 @@ class ProductPlan:
     pairs: PairTerms | None
     triples: PairTerms | None
     ways: tuple[tuple[int, ...], ...]
+    used: tuple[NDArray[np.int64], ...]
 
     @property
     def n_ways(self) -> int:
@@ -138,8 +148,37 @@ def _triples(l_max: int, hidden_l_max: int) -> list[_Triple]:
     return chosen
 
 
-def _terms(rows: list[Polynomial]) -> PairTerms:
-    """Bilinear rows as one list of distinct products and a matrix."""
+def _components(matrix: NDArray[np.float64]) -> list[tuple[list[int], list[int]]]:
+    """Rows and columns of each block that the matrix falls into; blocks of few columns are put together."""
+    n_rows = matrix.shape[0]
+    links = coo_array((np.ones(np.count_nonzero(matrix)), np.nonzero(matrix)), shape=matrix.shape)
+    graph = block_array([[None, links], [links.T, None]])
+    number, label = connected_components(graph, directed=False)
+    found = [
+        (np.flatnonzero(label[:n_rows] == k).tolist(), np.flatnonzero(label[n_rows:] == k).tolist())
+        for k in range(number)
+    ]
+    small = [block for block in found if len(block[1]) < SMALL_BLOCK]
+    joined = [(sorted(i for b in small for i in b[0]), sorted(i for b in small for i in b[1]))] if small else []
+    return joined + [block for block in found if len(block[1]) >= SMALL_BLOCK]
+
+
+def _sorted_terms(rows: list[Polynomial]) -> tuple[PairTerms, NDArray[np.int64]]:
+    """Bilinear rows as block-diagonal terms, and where each row has gone."""
+    left, right, matrix = _terms(rows)
+    components = _components(matrix)
+    row_order = np.array([row for block, _ in components for row in block])
+    order = np.array([column for _, block in components for column in block])
+    starts = np.cumsum([(0, 0)] + [(len(a), len(b)) for a, b in components], axis=0)
+    blocks = tuple(
+        (slice(*r), slice(*c))
+        for r, c in zip(pairwise(starts[:, 0].tolist()), pairwise(starts[:, 1].tolist()), strict=True)
+    )
+    return PairTerms(left[order], right[order], matrix[np.ix_(row_order, order)], blocks), np.argsort(row_order)
+
+
+def _terms(rows: list[Polynomial]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Bilinear rows as one list of distinct products (left, right) and a matrix."""
     keys = sorted({key for row in rows for key in row})
     position = {key: index for index, key in enumerate(keys)}
     matrix = np.zeros((len(rows), len(keys)))
@@ -147,15 +186,15 @@ def _terms(rows: list[Polynomial]) -> PairTerms:
         for key, value in row.items():
             matrix[number, position[key]] = value
     left, right = (np.array([key[side] for key in keys], dtype=np.int64) for side in (0, 1))
-    return PairTerms(left, right, matrix)
+    return left, right, matrix
 
 
-def _triple_rows(triple: _Triple, first_row: int) -> list[Polynomial]:
-    """A coupling as products of pair rows (from `first_row`) with density components."""
+def _triple_rows(triple: _Triple, pair_rows: list[int]) -> list[Polynomial]:
+    """A coupling as products of its pair's rows with density components."""
     table = clebsch_gordan(triple.pair.out, triple.c, triple.out)
     return [
         {
-            (first_row + int(i), slots(triple.c)[int(j)]): float(table[i, j, m])
+            (pair_rows[int(i)], slots(triple.c)[int(j)]): float(table[i, j, m])
             for i, j in zip(*np.nonzero(table[:, :, m]), strict=True)
         }
         for m in range(2 * triple.out + 1)
@@ -166,18 +205,20 @@ def _triple_rows(triple: _Triple, first_row: int) -> list[Polynomial]:
 def product_plan(l_max: int, hidden_l_max: int, correlation: int) -> ProductPlan:
     """The plan of all products to order `correlation` (1, 2, 3)."""
     degrees = range(hidden_l_max + 1)
-    linear = tuple(1 for _ in degrees)
+    ways, used = [tuple(1 for _ in degrees)], [np.arange((hidden_l_max + 1) ** 2)]
     if correlation == 1:
-        return ProductPlan(l_max, hidden_l_max, None, None, (linear,))
+        return ProductPlan(l_max, hidden_l_max, None, None, tuple(ways), tuple(used))
     even = [p for p in _pair_candidates(l_max) if p.out <= hidden_l_max and (p.a + p.b + p.out) % 2 == 0]
     kept = sorted(even, key=lambda pair: pair.out)
     triples = _triples(l_max, hidden_l_max) if correlation == 3 else []
     pairs = list(dict.fromkeys(kept + [triple.pair for triple in triples]))
-    quadratic = _terms([row for pair in pairs for row in _pair_rows(pair)])
-    by_pair = tuple(sum(pair.out == degree for pair in kept) for degree in degrees)
+    quadratic, place = _sorted_terms([row for pair in pairs for row in _pair_rows(pair)])
+    ways.append(tuple(sum(pair.out == degree for pair in kept) for degree in degrees))
+    used.append(place[: sum(2 * pair.out + 1 for pair in kept)])
     if correlation == 2:
-        return ProductPlan(l_max, hidden_l_max, quadratic, None, (linear, by_pair))
-    first = dict(zip(pairs, np.cumsum([0] + [2 * pair.out + 1 for pair in pairs]).tolist(), strict=False))
-    cubic = _terms([row for triple in triples for row in _triple_rows(triple, first[triple.pair])])
-    by_triple = tuple(sum(triple.out == degree for triple in triples) for degree in degrees)
-    return ProductPlan(l_max, hidden_l_max, quadratic, cubic, (linear, by_pair, by_triple))
+        return ProductPlan(l_max, hidden_l_max, quadratic, None, tuple(ways), tuple(used))
+    ends = np.cumsum([2 * pair.out + 1 for pair in pairs])
+    rows_of = dict(zip(pairs, np.split(place, ends[:-1]), strict=True))
+    cubic, place = _sorted_terms([row for t in triples for row in _triple_rows(t, rows_of[t.pair].tolist())])
+    ways.append(tuple(sum(triple.out == degree for triple in triples) for degree in degrees))
+    return ProductPlan(l_max, hidden_l_max, quadratic, cubic, tuple(ways), (*used, place))
