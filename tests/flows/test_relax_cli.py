@@ -1,0 +1,122 @@
+"""`sluice relax`: every structure comes out, wrong input is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from typer.testing import CliRunner, Result
+
+from flows.cli.main import app
+from flows.cli.results import RelaxResult
+from flows.relax import frame, open_potential, read_structures
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.simulation.relax import relax_many
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["relax", *map(str, arguments)])
+
+
+@pytest.fixture
+def crystals(tmp_path: Path) -> Path:
+    """Two that relax, one of an element EMT does not know, one molecule."""
+    path = tmp_path / "in.extxyz"
+    ase.io.write(path, [bulk("Al", a=4.2), bulk("Mg"), bulk("Cu", a=3.5, cubic=True), molecule("CO")])
+    return path
+
+
+@pytest.mark.usefixtures("home")
+def test_all_structures_come_out_in_order_with_their_labels(crystals: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.extxyz"
+    result = run("foreign:emt", crystals, "-o", output, "--json")
+    assert result.exit_code == 0
+    summary = RelaxResult.model_validate(json.loads(result.stdout))
+    assert (summary.n_structures, summary.converged, summary.failed) == (4, 3, 1)
+    assert summary.reasons == {"elements": 1}
+    frames = ase.io.read(output, ":")
+    assert [str(atoms.symbols) for atoms in frames] == ["Al", "Mg2", "Cu4", "OC"]
+    assert [bool(atoms.info["converged"]) for atoms in frames] == [True, False, True, True]
+    assert frames[1].info["reason"] == "the potential has never seen Mg"
+    assert frames[2].info["steps"] > 0
+    assert frames[2].get_stress() == pytest.approx(np.zeros(6), abs=0.01)
+    assert np.abs(frames[3].get_forces()).max() < 0.05
+
+
+@pytest.mark.usefixtures("home")
+def test_people_get_a_sentence(crystals: Path, tmp_path: Path) -> None:
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.xyz", "--no-cell", "--fmax", "0.01")
+    assert result.exit_code == 0
+    assert "3 of 4 converged, 1 elements in" in result.stdout
+    assert ase.io.read(tmp_path / "out.xyz", 0).cell.volume == pytest.approx(bulk("Al", a=4.2).cell.volume)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("model", "file", "output", "message"),
+    [
+        ("foreign:emt", "missing.cif", "out.extxyz", "there is no file"),
+        ("foreign:emt", "bad.cif", "out.extxyz", "ASE cannot read"),
+        ("foreign:nope", "in.extxyz", "out.extxyz", "no foreign potential 'nope'; there are"),
+        ("foreign:emt", "in.extxyz", "out.cif", "choose a name that ends in .extxyz or .xyz"),
+        ("nothing-registered", "in.extxyz", "out.extxyz", "nothing-registered"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(
+    crystals: Path, tmp_path: Path, model: str, file: str, output: str, message: str
+) -> None:
+    (tmp_path / "bad.cif").write_text("this is no crystal")
+    result = run(model, crystals.with_name(file), "-o", tmp_path / output)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / output).exists()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("option", [("--fmax", "-1"), ("--max-steps", "-5"), ("--optimiser", "newton")])
+def test_settings_that_make_no_sense(crystals: Path, tmp_path: Path, option: tuple[str, str]) -> None:
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", *option)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_relaxed_is_a_failure(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "in.extxyz", [bulk("Mg")])
+    result = run("foreign:emt", tmp_path / "in.extxyz", "-o", tmp_path / "out.extxyz")
+    assert result.exit_code == 1
+    assert "no structure could be relaxed" in result.stderr
+    assert len(ase.io.read(tmp_path / "out.extxyz", ":")) == 1
+
+
+def test_a_foreign_potentials_theory_is_fixed(home: Home) -> None:
+    assert open_potential("foreign:emt", home, theory="emt/ase").theory == "emt/ase"
+    with pytest.raises(InputError, match="energies of emt/ase, not of pbe"):
+        open_potential("foreign:emt", home, theory="pbe")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.extxyz").write_text("")
+    with pytest.raises(InputError, match=r"empty\.extxyz"):
+        read_structures(tmp_path / "empty.extxyz")
+
+
+def test_any_format_ase_reads(tmp_path: Path) -> None:
+    for name in ("POSCAR", "a.cif", "a.traj", "a.xyz"):
+        ase.io.write(tmp_path / name, bulk("Cu", cubic=True))
+        assert len(read_structures(tmp_path / name)[0]) == 4
+
+
+def test_a_frame_says_how_it_went(home: Home) -> None:
+    potential = open_potential("foreign:emt", home)
+    done = frame(relax_many([bulk("Cu", a=3.5)], potential)[0])
+    assert done.info["converged"]
+    assert done.info["fmax"] < 0.05
+    assert "reason" not in done.info
