@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -374,7 +375,7 @@ def merged_results(folder: Path, plan: Mapping[int, Sequence[str]], expected_wor
 
 def _refuse_mismatch(index: int, found: Sequence[str], planned: Sequence[str], merged: dict[str, Row]) -> None:
     kinds = {
-        "duplicate": [name for name in found if name in merged or found.count(name) > 1],
+        "duplicate": sorted(name for name, count in Counter(found).items() if count > 1 or name in merged),
         "missing": sorted(set(planned) - set(found)),
         "foreign": sorted(set(found) - set(planned)),
     }
