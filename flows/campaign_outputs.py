@@ -16,6 +16,8 @@ from gnn.screening.campaign import CampaignSpec
 from gnn.screening.comparison import dft_comparisons
 from gnn.screening.conclude import Conclusion
 from gnn.screening.final import CANDIDATES, INPUTS, write_dft_inputs, write_tables
+from gnn.screening.hull import HullEntry as LakeEntry
+from gnn.screening.hull import ReferenceHull, composition_of
 from gnn.screening.known import known_outcomes, read_known
 from gnn.screening.manifest import CampaignManifest, KnownOutcome
 from gnn.screening.prepare import Prepared
@@ -102,11 +104,35 @@ def report_context(folder: CampaignFolder) -> ReportContext:
             if row.formation_energy_per_atom is not None
         ],
         parity=_parity(folder, manifest),
-        dft=dft_comparisons(table.to_pylist(), Lake(folder.home.lake), manifest.model.theory, trained_on, spec.dedupe),
+        dft=dft_comparisons(
+            table.to_pylist(),
+            Lake(folder.home.lake),
+            manifest.model.theory,
+            trained_on,
+            spec.dedupe,
+            _dft_hull(spec, manifest),
+        ),
         known=[_compound(outcome) for outcome in manifest.known],
         cost=_cost(manifest, table),
         files={name: path for name, path in manifest.paths.items() if name != "report"},
     )
+
+
+def _dft_hull(spec: CampaignSpec, manifest: CampaignManifest) -> ReferenceHull | None:
+    """The hull that the campaign measured against, where it is DFT's."""
+    if spec.hull.reference != "dft" or not manifest.hull_entries:
+        return None
+    return ReferenceHull(
+        [
+            LakeEntry(composition_of(row.composition), row.energy_per_atom, row.name, row.source, manifest.model.theory)
+            for row in manifest.hull_entries
+        ]
+    )
+
+
+def _distinct(manifest: CampaignManifest) -> int:
+    """Candidates left when duplicates were removed: what would have gone to DFT without a screening."""
+    return next((stage.n_out for stage in manifest.funnel if stage.stage == "distinct"), manifest.n_candidates)
 
 
 def _checkpoint(folder: CampaignFolder, manifest: CampaignManifest) -> CheckpointManifest | None:
@@ -139,7 +165,7 @@ def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifes
         finished_at=manifest.finished_at or "",
         spec_toml=text.read_text(encoding="utf-8") if text.is_file() else "",
         hull_reference=spec.hull.reference,
-        n_candidates=manifest.n_candidates,
+        n_candidates=_distinct(manifest),
         **({} if threshold is None else {"stability_threshold": threshold}),
         elements=spec.candidates.elements,
         shards_total=manifest.shards.total,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from flows.settings import Home
 from gnn.lake import Lake
+from gnn.lake.reference import check_name
 from gnn.structures.cards import AUTO, Card, generic_card, known_cards, load_card
+from gnn.structures.readers import UnreadableFile, read_records
+from gnn.structures.readers.opening import bare_name
+from gnn.structures.readers.sources import expand
 
 SHIPPED = Path(__file__).resolve().parents[1] / "datasets" / "cards"
 """Cards that come with the repository."""
@@ -37,3 +42,21 @@ def _chosen(dataset: str, home: Home, card: str | None) -> Card:
     if lake.has(dataset):
         return lake.card(dataset)
     return generic_card(dataset)
+
+
+def check_input(files: list[str], dataset: str, home: Home, card: str | None, theory: str | None) -> None:
+    """Read the first row of each kind of file, so that a mistake is told before anything is started.
+
+    Raises:
+        InputError: what `flows.ingest.ingest` would raise.
+    """
+    check_name(dataset)
+    chosen = card_for(dataset, home, card, theory)
+    for path in {kind_of(path): path for path in reversed(expand(files))}.values():
+        with suppress(UnreadableFile):
+            next(read_records(path, chosen), None)
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """What files share that are read alike."""
+    return path.suffix, bare_name(path).rpartition(".")[2]

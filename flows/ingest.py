@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -22,6 +23,10 @@ from gnn.structures.record import Record
 
 GROUP_FILES = 200
 SHOWN_ERRORS = 3
+TELL_EVERY = 100
+
+watcher: ContextVar[Callable[[str, int], None] | None] = ContextVar("watcher", default=None)
+"""Called now and then with the file that is read and the rows so far; a command line sets it."""
 
 
 class NothingRead(InputError):  # noqa: N818 - reads as what it is
@@ -78,14 +83,14 @@ class _Reading:
             self.sha256[name] = record.source.sha256
         if isinstance(record, Record):
             self.theories.add(record.theory)
+        if (tell := watcher.get()) is not None and self.rows[name] % TELL_EVERY == 1:
+            tell(name, sum(self.rows.values()))
 
 
-@task(name="ingest-files", cache_policy=NO_CACHE)
-def ingest_files(paths: list[str], dataset: str, lake: str, card: Card) -> GroupResult:
+def ingest_group(paths: list[str], dataset: str, lake: str, card: Card) -> GroupResult:
     """Read a group of files and append what is new; a file that cannot be read to its end costs itself."""
     reading = _Reading([Path(path) for path in paths], card)
     done = Lake(Path(lake)).append(dataset, reading, card)
-    get_run_logger().info("%s: %d files, %d rows, %d kept", dataset, len(paths), done.rows_in, done.kept)
     return GroupResult(
         version=done.version,
         content_digest=done.content_digest,
@@ -101,6 +106,9 @@ def ingest_files(paths: list[str], dataset: str, lake: str, card: Card) -> Group
     )
 
 
+ingest_files = task(name="ingest-files", cache_policy=NO_CACHE)(ingest_group)
+
+
 @flow(name="ingest")
 def ingest(
     files: list[str], dataset: str, home: Home, card: str | None = None, theory: str | None = None
@@ -113,15 +121,28 @@ def ingest(
     Raises:
         InputError: no such file or card, something the card must say, or nothing could be read (`NothingRead`).
     """
+    return ingest_with(ingest_files, get_run_logger().warning, files, dataset, home, card, theory)
+
+
+def ingest_with(
+    each: Callable[[list[str], str, str, Card], GroupResult],
+    warn: Callable[[str], None],
+    files: list[str],
+    dataset: str,
+    home: Home,
+    card: str | None,
+    theory: str | None,
+) -> IngestResult:
+    """The flow's body: `each` ingests a group of files, `warn` is told where files differ from what the card expects."""
     paths = expand(files)
     chosen = card_for(dataset, home, card, theory)
-    groups = [paths[start : start + GROUP_FILES] for start in range(0, len(paths), GROUP_FILES)]
     was_empty = not Lake(home.lake).has(dataset)
-    done = [ingest_files([str(path) for path in group], dataset, str(home.lake), chosen) for group in groups]
+    groups = [paths[start : start + GROUP_FILES] for start in range(0, len(paths), GROUP_FILES)]
+    done = [each([str(path) for path in group], dataset, str(home.lake), chosen) for group in groups]
     result = _merged(dataset, len(paths), done)
     result.warnings.extend(differences(chosen, done, result, was_empty))
     for warning in result.warnings:
-        get_run_logger().warning(warning)
+        warn(warning)
     if result.kept + result.duplicates == 0:
         raise NothingRead(result)
     return result

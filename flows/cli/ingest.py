@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -21,26 +23,42 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Read DFT files into the lake; what is there already is not added again."""
-    from flows.cards import card_for
+    from flows.cards import check_input
     from flows.settings import find_home
-    from gnn.lake.reference import check_name
-    from gnn.structures.readers.sources import expand
 
     home = find_home()
-    check_name(dataset)
-    expand(files)
-    card_for(dataset, home, card, theory)
-    say(f"reading into {dataset} …")
+    check_input(files, dataset, home, card, theory)
     from flows.ingest import NothingRead
     from flows.ingest import ingest as flow
 
-    try:
-        result = flow(files, dataset, home, card, theory)
-    except NothingRead as error:
-        show(error.result, as_json, _describe)
-        say(f"error: {one_line(error)}")
-        raise typer.Exit(USER_ERROR) from None
+    with _told(dataset):
+        try:
+            result = flow(files, dataset, home, card, theory)
+        except NothingRead as error:
+            show(error.result, as_json, _describe)
+            say(f"error: {one_line(error)}")
+            raise typer.Exit(USER_ERROR) from None
     show(result, as_json, _describe)
+
+
+@contextmanager
+def _told(dataset: str) -> Iterator[None]:
+    """Show on a terminal which file is read and how many rows there were."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    from flows.ingest import watcher
+
+    with Console(stderr=True).status(f"reading into {dataset} …") as status:
+        token = watcher.set(lambda name, rows: status.update(f"reading into {dataset}: {rows} rows, {name}"))
+        try:
+            yield
+        finally:
+            watcher.reset(token)
 
 
 def _describe(result: IngestResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -60,6 +61,7 @@ def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        _hush_known_errors()
         try:
             return verb(*args, **kwargs)
         except InputError as error:
@@ -73,6 +75,17 @@ def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from None
 
     return run
+
+
+def _hush_known_errors() -> None:
+    """Keep Prefect from printing the traceback of an error that is told in one line here."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, SluiceError)
 
 
 def one_line(error: BaseException) -> str:

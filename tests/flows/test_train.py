@@ -1,0 +1,244 @@
+"""The train flow from a file of labels to a calculator, and its command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from flows.settings import Home
+from gnn.errors import InputError
+
+TINY = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
+
+
+def labelled(n: int, seed: int, symbols: tuple[str, ...] = ("Cu", "Al")) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    structures = []
+    for index in range(n):
+        atoms = bulk(symbols[0], "fcc", a=3.7, cubic=True)
+        atoms.symbols[index % 4] = symbols[-1]
+        atoms.set_cell(atoms.cell * rng.uniform(0.97, 1.04), scale_atoms=True)
+        atoms.rattle(0.08, rng=rng)
+        atoms.calc = EMT()
+        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+        structures.append(atoms)
+    return structures
+
+
+@pytest.fixture(scope="module")
+def lake_home(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Home:
+    """A home whose lake holds forty labelled cells."""
+    from flows.ingest import ingest
+
+    home = Home(tmp_path_factory.mktemp("river"))
+    path = home.root / "cells.xyz"
+    write(path, labelled(40, 0), format="extxyz")
+    ingest([str(path)], "cells", home, theory="emt/ase")
+    return home
+
+
+@pytest.fixture
+def config() -> Callable[..., Any]:
+    from gnn.training.config import make_config
+
+    def make(**changes: Any) -> Any:
+        base = {
+            "data": {"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure"},
+            "preset": "small",
+            "model": TINY,
+            "device": "cpu",
+            "epochs": 3,
+        }
+        return make_config(base | changes)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _at_home(lake_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_HOME", str(lake_home.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_from_labels_to_a_calculator(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows import load
+    from flows.evaluate import evaluate
+    from flows.tracking import connect
+    from flows.train import train
+
+    result = train(config(register_as="alloys"), lake_home, cluster="threads", show=False)
+    assert (result.model, result.model_version) == ("alloys", "1")
+    assert result.epochs == 3
+    assert result.metrics["test"]["n_structures"] > 0
+
+    run = connect(lake_home).get_run(result.run_id)
+    assert run.data.params["optimiser.amsgrad"] == "True"
+    assert run.data.tags["data"].startswith("cells@")
+    assert {"train/loss", "valid/force_mae_mev_per_angstrom", "cost/cpu_s"} <= run.data.metrics.keys()
+    client = connect(lake_home)
+    assert {f.path for f in client.list_artifacts(result.run_id)} >= {"parity", "environment.txt", "config.json"}
+    assert {f.path for f in client.list_artifacts(result.run_id, "parity")} >= {"parity/test_energy.png"}
+
+    found = evaluate("alloys", "cells", lake_home)
+    expected = result.metrics["test"]["force_mae_mev_per_angstrom"]
+    assert found.force_mae_mev_per_angstrom == pytest.approx(expected, rel=1e-4)
+    assert found.data.endswith("(test split)")
+
+    atoms = labelled(1, 7)[0]
+    atoms.calc = load("models:/alloys@champion").calculator()
+    assert np.isfinite(atoms.get_potential_energy())
+    assert atoms.get_forces().shape == (4, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_the_same_call_again_repeats_nothing(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.train import train
+
+    first = train(config(register_as="twice"), lake_home, cluster="threads", show=False)
+    states = {path: path.stat().st_mtime_ns for path in lake_home.models.rglob("state.json")}
+    again = train(config(register_as="twice"), lake_home, cluster="threads", show=False)
+    assert {path: path.stat().st_mtime_ns for path in lake_home.models.rglob("state.json")} == states
+    assert (again.sha256, again.model_version, again.run_id) == (first.sha256, first.model_version, first.run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_a_committee_is_one_checkpoint(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.train import train
+    from gnn.training.checkpoint import read_checkpoint
+
+    result = train(config(committee=2, epochs=2), lake_home, cluster="threads", show=False)
+    manifest, members = read_checkpoint(lake_home.absolute(result.checkpoint))
+    assert manifest.members == 2
+    weights = [dict(member.named_parameters()) for member in members]
+    assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert result.model is None
+    assert manifest.cost["steps"] == result.steps
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_evaluate_equals_a_loop_over_the_calculator(
+    lake_home: Home, config: Callable[..., Any], tmp_path: Path
+) -> None:
+    from flows.evaluate import evaluate
+    from flows.train import train
+    from gnn.potentials.load import load
+
+    folder = lake_home.absolute(train(config(), lake_home, cluster="threads", show=False).checkpoint)
+    structures = labelled(5, 3)
+    write(tmp_path / "new.xyz", structures, format="extxyz")
+    found = evaluate(str(folder), str(tmp_path / "new.xyz"), lake_home, max_atoms=9)
+    calculator = load(folder).calculator()
+    energy, forces = [], []
+    for atoms in structures:
+        copy = atoms.copy()
+        copy.calc = calculator
+        energy.append((copy.get_potential_energy() - atoms.calc.results["energy"]) / len(atoms))
+        forces.append(copy.get_forces() - atoms.calc.results["forces"])
+    assert found.n_structures == 5
+    assert found.energy_mae_mev_per_atom == pytest.approx(1e3 * np.abs(energy).mean(), rel=1e-3)
+    assert found.force_rmse_mev_per_angstrom == pytest.approx(1e3 * np.sqrt(np.square(forces).mean()), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_what_the_model_does_not_know_is_skipped_and_counted(
+    lake_home: Home, config: Callable[..., Any], tmp_path: Path
+) -> None:
+    from flows.evaluate import evaluate
+    from flows.train import train
+
+    folder = str(lake_home.absolute(train(config(), lake_home, cluster="threads", show=False).checkpoint))
+    write(tmp_path / "mixed.xyz", labelled(2, 4) + labelled(3, 5, ("Cu", "Ni")), format="extxyz")
+    found = evaluate(folder, str(tmp_path / "mixed.xyz"), lake_home)
+    assert (found.n_structures, found.skipped) == (2, {"unknown element Ni": 3})
+    with pytest.raises(InputError, match="unknown theory other"):
+        evaluate(folder, str(tmp_path / "mixed.xyz"), lake_home, theory="other")
+    with pytest.raises(InputError, match="neither a file nor a data set"):
+        evaluate(folder, "nothing", lake_home)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_fine_tuning_starts_where_the_model_is(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.train import train
+
+    first = train(config(epochs=6), lake_home, cluster="threads", show=False)
+    start = str(lake_home.absolute(first.checkpoint))
+    tuned = train(
+        config(epochs=1, init=start, model={}, optimiser={"lr": 1e-5}), lake_home, cluster="threads", show=False
+    )
+    mine, theirs = (r.metrics["valid"]["force_mae_mev_per_angstrom"] for r in (tuned, first))
+    assert mine == pytest.approx(theirs, rel=0.05)
+
+
+def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
+    run = CliRunner()
+    cases = {
+        "no budget": ["train", "--dataset", "cells"],
+        "no data": ["train", "--minutes", "1"],
+        "no configuration file": ["train", str(tmp_path / "no.toml")],
+        "not of the form": ["train", "--dataset", "cells", "--minutes", "1", "--set", "oops"],
+        "optimiser.lr": ["train", "--dataset", "cells", "--minutes", "1", "--set", "optimiser.lr=-1"],
+        "is not train=N": ["train", "--dataset", "cells", "--minutes", "1", "--split", "half"],
+        "is none of": ["evaluate", "m", "cells", "--split", "half"],
+        "no data set 'celsl'": ["train", "--dataset", "celsl", "--minutes", "1", "--dry-run"],
+    }
+    for words, arguments in cases.items():
+        result = run.invoke(app, arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert words in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
+    from flows.cli.output import overrides
+    from flows.cli.train import configuration, parse_split
+
+    path = tmp_path / "c.toml"
+    path.write_text('epochs = 7\npreset = "small"\n[data]\ndatasets = ["a"]\n[optimiser]\nlr = 0.5\n')
+    options = {"data": {"datasets": ["b"]}, "minutes": 2.0, "preset": None}
+    config = configuration(path, options, overrides(["optimiser.lr=0.25", "seed=9"]))
+    assert config.data.datasets == ["b"]
+    assert (config.minutes, config.epochs, config.preset, config.seed) == (2.0, None, "small", 9)
+    assert config.optimiser.lr == 0.25
+    assert parse_split("train=0.8, valid=0.1,test=0.1") == {"train": 0.8, "valid": 0.1, "test": 0.1}
+
+
+def test_a_dry_run_does_nothing(lake_home: Home) -> None:
+    before = sorted(lake_home.root.rglob("*"))
+    arguments = ["train", "--dataset", "cells", "--minutes", "3", "--committee", "2", "--dry-run", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["config"]["committee"] == 2
+    assert any("cells@" in remark for remark in found["remarks"])
+    assert sorted(lake_home.root.rglob("*")) == before
+
+
+def test_time_is_shared_where_members_outnumber_cores() -> None:
+    from flows.members import member_configs
+    from gnn.training.config import make_config
+
+    configs = member_configs(make_config({"minutes": 6, "committee": 3, "seed": 5}), 2, "local")
+    assert [c.minutes for c in configs] == [3.0, 3.0, 3.0]
+    assert [c.seed for c in configs] == [5, 6, 7]
+    assert {c.threads for c in configs} == {1}
+    together = member_configs(make_config({"minutes": 6, "committee": 2}), 4, "local")
+    assert [(c.minutes, c.threads) for c in together] == [(6.0, 2), (6.0, 2)]
