@@ -1,0 +1,135 @@
+"""Speed of the networks on this machine: atoms a CPU second in training and inference, parameters, peak memory.
+
+`python -m flows.bench.network_speed [--size NAME]... [--rounds N] [--json]` prints a table. Each size runs in a process
+of its own, so that its peak memory is its own. CPU seconds (user + system of one thread) are compared, because other
+work on the machine does not count in them; it still slows memory down, so quote ratios of runs made in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ase import Atoms
+from ase.build import bulk, molecule
+
+TRAIN_STRUCTURES, INFER_STRUCTURES = 8, 32
+WARM_UP = 3
+
+SIZES: dict[str, dict[str, Any]] = {
+    "32 L0": {"channels": 32},
+    "64 L0": {"channels": 64},
+    "128 L0": {"channels": 128},
+    "64 L0 pair": {"channels": 64, "correlation": 1},
+    "64 L0 triplet": {"channels": 64, "correlation": 2},
+    "64 L1": {"channels": 64, "hidden_l_max": 1},
+    "32 L2": {"channels": 32, "hidden_l_max": 2},
+}
+"""Fields of ModelConfig by the name of a row."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size on one kind of structure; rates are atoms a CPU second, peak memory is that of the whole process."""
+
+    size: str
+    structures: str
+    parameters: int
+    atoms: int
+    train_rate: float
+    infer_rate: float
+    peak_mb: float
+
+
+def structures(kind: str, number: int) -> list[Atoms]:
+    """`molecule`: 24 atoms of C, H, O; `crystal`: silicon, 64 atoms; rattled, the same every time."""
+    frame = molecule("C6H6") + molecule("C6H6") if kind == "molecule" else bulk("Si", cubic=True) * (2, 2, 2)
+    if kind == "molecule":
+        frame.positions[12:] += [0.3, 0.2, 3.4]
+    frames = [frame.copy() for _ in range(number)]
+    for seed, copy in enumerate(frames):
+        copy.rattle(0.05, seed=seed)
+    return frames
+
+
+def measure(size: str, kind: str, cutoff: float, rounds: int) -> Row:
+    """Train and infer with one thread; medians over `rounds` after a warm-up."""
+    import torch
+
+    from gnn.graphs.collate import batch_of_atoms
+    from gnn.models.config import ModelConfig
+    from gnn.models.model import build_model
+
+    torch.set_num_threads(1)
+    small, large = (batch_of_atoms(structures(kind, n), cutoff) for n in (TRAIN_STRUCTURES, INFER_STRUCTURES))
+    neighbours = small.receivers.shape[0] / small.numbers.shape[0]
+    fields = {"elements": ["H", "C", "Si"], "cutoff": cutoff, "mean_neighbours": neighbours} | SIZES[size]
+    model = build_model(ModelConfig.model_validate(fields))
+    optimiser = torch.optim.Adam(model.parameters(), 1e-6)
+
+    def step() -> None:
+        found = model.predict(small, stress=kind == "crystal", training=True)
+        assert found.forces is not None
+        loss = found.energy.square().mean() * 1e-6 + found.forces.square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    train_s = _median_s(step, rounds)
+    infer_s = _median_s(lambda: model.predict(large, stress=kind == "crystal"), rounds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    atoms = len(small.numbers)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Row(size, kind, parameters, atoms, atoms / train_s, len(large.numbers) / infer_s, peak)
+
+
+def _median_s(work: Callable[[], object], rounds: int) -> float:
+    """Median CPU seconds of a call."""
+    found = []
+    for _ in range(WARM_UP + rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return statistics.median(found[WARM_UP:])
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    head = (
+        "| size | structures | parameters | train atoms / CPU s | infer atoms / CPU s | peak MB |\n" + "|---" * 6 + "|"
+    )
+    lines = [
+        f"| {r.size} | {r.structures} | {r.parameters} | {r.train_rate:.0f} | {r.infer_rate:.0f} | {r.peak_mb:.0f} |"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the sizes asked for, each in its own process, and print them."""
+    parser = argparse.ArgumentParser(description="Speed of the networks, one thread, float32.")
+    parser.add_argument("--size", action="append", choices=list(SIZES), help="a row; all of them if none is given")
+    parser.add_argument("--structures", choices=["molecule", "crystal"], default="molecule")
+    parser.add_argument("--cutoff", type=float, default=5.0, help="Å")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for size in chosen.size or SIZES:
+        with context.Pool(1) as pool:
+            rows.append(pool.apply(measure, (size, chosen.structures, chosen.cutoff, chosen.rounds)))
+    text = json.dumps([asdict(row) for row in rows], indent=1) if chosen.json else table(rows)
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
