@@ -35,7 +35,12 @@ Row = Mapping[str, Any]
 
 
 def dft_comparisons(
-    rows: Sequence[Row], lake: Lake, theory: str, trained_on: Sequence[str], spec: DedupeSpec
+    rows: Sequence[Row],
+    lake: Lake,
+    theory: str,
+    trained_on: Sequence[str],
+    spec: DedupeSpec,
+    campaign_hull: ReferenceHull | None = None,
 ) -> list[DftComparison]:
     """Every relaxed candidate that the lake's newest versions hold at `theory`, with both formation energies.
 
@@ -45,6 +50,8 @@ def dft_comparisons(
         theory: the model's.
         trained_on: data sets that the model was trained on; what they hold is marked.
         spec: when two crystals are the same.
+        campaign_hull: the DFT hull that the campaign measured against, so that both distances are to the same hull;
+            else the hull of what the lake holds now.
     """
     versions = pinned_versions(lake, (), theory)
     relaxed = {row["candidate_id"]: row for row in rows if row["formation_energy_per_atom"] is not None}
@@ -52,7 +59,9 @@ def dft_comparisons(
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
     found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
-    hull = ReferenceHull([entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows])
+    hull = campaign_hull or ReferenceHull(
+        [entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows]
+    )
     comparisons = [_comparison(relaxed[name], library[match], hull, trained_on) for name, match in found.items()]
     return [comparison for comparison in comparisons if comparison is not None]
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from gnn.screening.report.markup import Html, element, join, void
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 66.0, 14.0, 12.0, 44.0
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 70.0, 14.0, 12.0, 44.0
+PIXELS_A_TICK = 78.0
+"""Room that a label of the horizontal axis needs."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ class Frame:
 
     def axes(self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> Html:
         """Grid lines, tick labels and axis titles."""
-        xs = x_ticks or _labelled(self.x.ticks())
+        xs = x_ticks or _labelled(self.x.ticks(int((self.x.end - self.x.start) / PIXELS_A_TICK)))
         marks = [*self._x_marks(xs), *self._y_marks(_labelled(self.y.ticks()))]
         middle = (self.y.start + self.y.end) / 2
         return join(
             [
                 *marks,
                 element("text", x_label, class_="axis", x=(self.x.start + self.x.end) / 2, y=self.height - 6),
-                element("text", y_label, class_="axis", transform=f"translate(12 {middle:.1f}) rotate(-90)"),
+                element("text", y_label, class_="axis", transform=f"translate(11 {middle:.1f}) rotate(-90)"),
             ]
         )
 

@@ -14,7 +14,7 @@ COLUMNS = (
     Column("CPU time", numeric=True, sortable=False),
     Column("CPU a structure", numeric=True, sortable=False),
     Column("Wall time", numeric=True, sortable=False),
-    Column("Share", sortable=False),
+    Column("Share of time", sortable=False),
 )
 
 
@@ -23,18 +23,23 @@ def cost_section(cost: Sequence[CostRow]) -> Html:
     if not cost:
         return element("p", "No costs were recorded.", class_="muted")
     total = sum(row.cpu_s for row in cost)
-    rows = [_cells(row, total) for row in cost]
+    measured = sum(_weight(row, cost) for row in cost)
+    rows = [_cells(row, _weight(row, cost) / measured if measured else 0.0) for row in cost]
     return element("div", table(COLUMNS, [*rows, _sum(cost, total)]), class_="cost")
 
 
-def _cells(row: CostRow, total: float) -> list[Cell]:
-    part = row.cpu_s / total if total else 0.0
+def _weight(row: CostRow, cost: Sequence[CostRow]) -> float:
+    """CPU seconds where every stage has them, else wall seconds."""
+    return row.cpu_s if all(other.cpu_s for other in cost) else row.wall_s
+
+
+def _cells(row: CostRow, part: float) -> list[Cell]:
     bar = element("span", class_="meter", style=f"width:{max(0.5, 100 * part):.1f}%")
     each = seconds(row.cpu_s / row.n) if row.n and row.cpu_s / row.n >= 1 else _milliseconds(row)
     return [
         (row.stage, None),
         (count(row.n), None),
-        (seconds(row.cpu_s), None),
+        (seconds(row.cpu_s) if row.cpu_s else "–", None),
         (each, None),
         (seconds(row.wall_s) if row.wall_s else "–", None),
         (element("div", bar, class_="track"), None),
@@ -42,7 +47,7 @@ def _cells(row: CostRow, total: float) -> list[Cell]:
 
 
 def _milliseconds(row: CostRow) -> str:
-    return f"{1000 * row.cpu_s / row.n:.1f}\u202fms" if row.n else "–"
+    return f"{1000 * row.cpu_s / row.n:.1f}\u202fms" if row.n and row.cpu_s else "–"
 
 
 def _sum(cost: Sequence[CostRow], total: float) -> list[Cell]:

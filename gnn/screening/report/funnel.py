@@ -30,11 +30,11 @@ def _stage(stage: FunnelRow, widest: int) -> Html:
     )
     head = element(
         "div",
-        element("span", stage.stage, class_="stage"),
+        element("span", stage.stage.replace("_", " "), class_="stage"),
         element("span", element("b", count(stage.n_out)), f" of {count(stage.n_in)}", _passed(stage), class_="figures"),
         class_="head",
     )
-    return element("li", head, bar, _reasons(stage))
+    return element("li", head, bar, _reasons(stage), class_="idle" if stage.n_in == stage.n_out else None)
 
 
 def _passed(stage: FunnelRow) -> Html:

@@ -53,7 +53,8 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
     """A number for people; an en dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:{'+' if sign and rounded else ''}.{digits}f}".replace("-", "−")
 
 
 def count(value: int) -> str:
