@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.potentials.potential import Potential, unknown_elements, usual_max_atoms
-from gnn.simulation.evaluation import Evaluation, Evaluator
+from gnn.potentials.potential import AtomsPrediction, Potential, unknown_elements, usual_max_atoms
+from gnn.simulation.evaluation import FAILURES, Evaluation, Evaluator
 from gnn.simulation.fire import Fire
 from gnn.simulation.lbfgs import Lbfgs
 from gnn.simulation.optimiser import Optimiser
@@ -72,7 +72,8 @@ class Relaxed:
 
     atoms: relaxed, with energy, forces and stress as a single-point calculator (unchanged where it failed at once).
     energy eV; forces (N, 3) eV/Å; stress (6,) eV/Å³ or None; fmax eV/Å as the convergence test saw it; steps: moves
-    made; reason: why it did not converge, in words, with `outcome` as its kind; cpu_s: its share of the CPU time.
+    made; reason: why it did not converge, in words, with `outcome` as its kind; cpu_s: its share of the CPU time;
+    final: what the final potential says of `atoms`, where there is one and the structure did not fail.
     """
 
     atoms: Atoms
@@ -85,6 +86,7 @@ class Relaxed:
     outcome: Outcome
     reason: str | None
     cpu_s: float
+    final: AtomsPrediction | None = None
 
     @property
     def failed(self) -> bool:
@@ -98,6 +100,7 @@ def relax_many(
     settings: RelaxSettings | None = None,
     max_atoms: int | None = None,
     on_result: OnResult | None = None,
+    final: Potential | None = None,
 ) -> list[Relaxed]:
     """Relax every structure; results in the order given.
 
@@ -107,13 +110,16 @@ def relax_many(
         settings: how.
         max_atoms: atoms that are evaluated at one time.
         on_result: called with the index and the result of each structure as soon as it is finished.
+        final: looks at the relaxed structures once, those that finish together in one batch, for `Relaxed.final`;
+            a whole committee's energies and uncertainty where `potential` is its lead.
 
     Raises:
         InputError: the potential gives no forces, or no stress though cells are to be relaxed.
     """
     settings = settings or RelaxSettings()
     _check_provides(potential, settings)
-    run = _Run(atoms_list, potential, settings, max_atoms or usual_max_atoms(potential.device), on_result)
+    room = max_atoms or usual_max_atoms(potential.device)
+    run = _Run(atoms_list, potential, settings, room, on_result, final)
     while run.step():
         pass
     return [run.results[k] for k in range(len(atoms_list))]
@@ -139,31 +145,36 @@ class _Run:
         settings: RelaxSettings,
         max_atoms: int,
         on_result: OnResult | None,
+        final: Potential | None,
     ) -> None:
         self.atoms_list = atoms_list
         self.potential = potential
         self.settings = settings
         self.on_result = on_result
+        self.final = final
         self.optimiser = OPTIMISERS[settings.optimiser]()
         self.evaluator = Evaluator(potential, max_atoms)
         self.waiting = sorted(range(len(atoms_list)), key=lambda k: (-len(atoms_list[k]), k))[::-1]
         self.flying: Population | None = None
         self.results: dict[int, Relaxed] = {}
+        self.clock = time.process_time()
 
     def step(self) -> bool:
         """Admit, evaluate, retire, move. False when nothing is left."""
         self._admit()
         if self.flying is None:
             return False
-        started = time.process_time()
         evaluation = self.evaluator.evaluate(self.flying)
-        staying = self._retire(self.flying, evaluation)
-        self.flying = self._moved(self.flying, evaluation, staying) if bool(staying.any()) else None
-        if self.flying is not None:
-            spent = time.process_time() - started
-            share = self.flying.n_atoms / self.flying.n_atoms.sum()
-            self.flying = replace(self.flying, cpu=self.flying.cpu + spent * share)
+        share = self.flying.n_atoms / self.flying.n_atoms.sum()
+        flying = replace(self.flying, cpu=self.flying.cpu + self._spent() * share)
+        staying = self._retire(flying, evaluation)
+        self.flying = self._moved(flying, evaluation, staying) if bool(staying.any()) else None
         return True
+
+    def _spent(self) -> float:
+        """CPU seconds since the last call."""
+        before, self.clock = self.clock, time.process_time()
+        return self.clock - before
 
     def _admit(self) -> None:
         """Take waiting structures in while there is room; one that is larger than the room flies alone."""
@@ -196,12 +207,26 @@ class _Run:
     def _retire(self, flying: Population, evaluation: Evaluation) -> Tensor:
         """Finish who is done; (B,) bool of who stays."""
         outcomes = judge(flying, evaluation, self.settings)
-        for k, outcome in enumerate(outcomes):
-            if outcome is not None:
-                index = int(flying.source[k])
-                self.evaluator.forget(index)
-                self._finish(index, _result(self.atoms_list[index], flying, evaluation, k, outcome, self.settings))
+        sources = flying.source.tolist()
+        finished = {
+            sources[k]: _result(self.atoms_list[sources[k]], flying, evaluation, k, outcome, self.settings)
+            for k, outcome in enumerate(outcomes)
+            if outcome is not None
+        }
+        for index, result in self._scored(finished).items():
+            self.evaluator.forget(index)
+            self._finish(index, result)
         return torch.tensor([outcome is None for outcome in outcomes], device=flying.source.device)
+
+    def _scored(self, finished: dict[int, Relaxed]) -> dict[int, Relaxed]:
+        """The results with what the final potential says of those that are of use; its cost is theirs."""
+        useful = [index for index, result in finished.items() if not result.failed]
+        if self.final is None or not useful:
+            return finished
+        self._spent()
+        scored = score({index: finished[index] for index in useful}, self.final)
+        seconds = self._spent() / len(useful)
+        return finished | {index: replace(result, cpu_s=result.cpu_s + seconds) for index, result in scored.items()}
 
     def _moved(self, flying: Population, evaluation: Evaluation, staying: Tensor) -> Population:
         padded = self.optimiser.padded
@@ -215,6 +240,23 @@ class _Run:
         self.results[index] = result
         if self.on_result is not None:
             self.on_result(index, result)
+
+
+def score(results: dict[int, Relaxed], final: Potential) -> dict[int, Relaxed]:
+    """Results with the final potential's predictions; where it fails over one, that one has failed, with the reason."""
+    try:
+        predictions = final.predict_atoms([bare(result.atoms) for result in results.values()])
+    except FAILURES as error:
+        if len(results) > 1:
+            return {k: one for index, result in results.items() for k, one in score({index: result}, final).items()}
+        reason = f"{type(error).__name__}: {error}"
+        return {k: replace(r, converged=False, outcome="error", reason=reason) for k, r in results.items()}
+    return {k: replace(r, final=p) for (k, r), p in zip(results.items(), predictions, strict=True)}
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """Numbers, positions, cell and periodicity alone."""
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def _unfit(atoms: Atoms, potential: Potential) -> tuple[Outcome, str | None]:

@@ -110,3 +110,13 @@ def test_a_folder_without_checkpoint(tmp_path: Path) -> None:
 
 def test_auto_is_a_device_that_exists() -> None:
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_energies_alone_are_the_same_energies(checkpoint: Path, structures: list[Atoms]) -> None:
+    potential = load(checkpoint)
+    scorer = potential.energies_only()
+    assert scorer.provides == {"energy", "uncertainty"}
+    for one, other in zip(potential.predict_atoms(structures), scorer.predict_atoms(structures), strict=True):
+        assert other.energy == pytest.approx(one.energy, abs=1e-5)
+        assert other.uncertainty == pytest.approx(one.uncertainty, abs=1e-6)
+        assert other.forces is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
+from ase.data import atomic_numbers
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 from hypothesis import HealthCheck, given, settings
@@ -293,3 +295,34 @@ def test_nothing_to_relax(morse: Any) -> None:
 def test_cpu_time_is_shared_out(morse: Any, make_crystal: MakeCrystal) -> None:
     results = relax_many([make_crystal(np.random.default_rng(k)) for k in range(3)], morse)
     assert all(r.cpu_s > 0 for r in results)
+
+
+def test_the_final_potential_scores_what_finishes_in_batches(
+    morse: Any, make_morse: Any, make_crystal: MakeCrystal
+) -> None:
+    structures = [make_crystal(np.random.default_rng(k)) for k in range(8)]
+    structures.insert(3, bulk("Mg"))
+    judge = make_morse(depth=0.5)
+    results = relax_many(structures, morse, final=judge)
+    assert results[3].final is None
+    good = [r for r in results if not r.failed]
+    expected = make_morse(depth=0.5).predict_atoms([r.atoms for r in good])
+    assert [r.final.energy for r in good if r.final] == pytest.approx([p.energy for p in expected], abs=1e-9)
+    assert len(judge.sizes) < len(good)
+    assert results[0].energy != pytest.approx(expected[0].energy)
+
+
+def test_shares_of_the_cpu_time_add_up(morse: Any, make_crystal: MakeCrystal) -> None:
+    structures = [make_crystal(np.random.default_rng(k), (2, 2, 1)) for k in range(10)]
+    started = time.process_time()
+    results = relax_many(structures, morse, max_atoms=16)
+    spent = time.process_time() - started
+    assert 0.7 * spent < sum(r.cpu_s for r in results) <= spent
+
+
+def test_a_final_potential_that_fails_over_one_harms_no_other(morse: Any, make_morse: Any) -> None:
+    judge = make_morse(bad_element=atomic_numbers["Ni"])
+    results = relax_many([bulk("Cu"), bulk("Ni", a=3.6), bulk("Al", a=3.6)], morse, final=judge)
+    assert [r.outcome for r in results] == ["converged", "error", "converged"]
+    assert results[1].reason == "ValueError: radon is not welcome"
+    assert [r.final is not None for r in results] == [True, False, True]
