@@ -133,7 +133,7 @@ def ingest_with(
     card: str | None,
     theory: str | None,
 ) -> IngestResult:
-    """The flow's body: `each` ingests a group of files, `warn` is told where files differ from what the card expects."""
+    """The flow's body: `each` ingests a group, `warn` is told how files differ from what is expected."""
     paths = expand(files)
     chosen = card_for(dataset, home, card, theory)
     was_empty = not Lake(home.lake).has(dataset)

@@ -189,12 +189,17 @@ class Lake:
             )
 
     def _keep_card(self, dataset: str, card: Card) -> None:
-        """Store the card beside the table, with the properties of earlier ones."""
+        """Store the card beside the table, with the properties of earlier ones.
+
+        A card without a licence does not replace one that has it.
+        """
         path = self._folder(dataset) / CARD
         if path.is_file():
             before = Card.model_validate_json(path.read_text(encoding="utf-8"))
             _agree(dataset, before, card)
-            card = card.model_copy(update={"properties": {**before.properties, **card.properties}})
+            properties = {**before.properties, **card.properties}
+            says_more = card.licence is not None or before.licence is None
+            card = (card if says_more else before).model_copy(update={"properties": properties})
         text = card.model_dump_json(indent=1, exclude_unset=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)

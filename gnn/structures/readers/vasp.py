@@ -61,19 +61,24 @@ def _read(path: Path, form: str) -> Iterator[Row]:
         if ENDS[form] not in _tail(plain):
             raise UnreadableFile(f"{path.name}: truncated: {ENDS[form].decode()!r} is missing at its end")
         theory = theory_of(_head(plain))
-        try:
-            for atoms in ase.io.iread(str(plain), index=":", format=form):
-                raw = raw_of_atoms(atoms)
-                raw.theory = theory
-                yield _labelled(raw, path)
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError, RuntimeError) as error:
-            raise UnreadableFile(f"{path.name}: {type(error).__name__}: {error}") from error
+        steps = 0
+        for raw in _steps(plain, path, form):
+            raw.theory = theory
+            steps += 1
+            yield raw
+        if steps == 0:
+            raise UnreadableFile(f"{path.name}: holds no finished ionic step")
 
 
-def _labelled(raw: Raw, path: Path) -> Raw:
-    if "energy" not in raw.values:
-        raise UnreadableFile(f"{path.name}: holds no energy")
-    return raw
+def _steps(plain: Path, path: Path, form: str) -> Iterator[Raw]:
+    """The ionic steps that ASE reads and that have an energy."""
+    try:
+        for atoms in ase.io.iread(str(plain), index=":", format=form):
+            raw = raw_of_atoms(atoms)
+            if "energy" in raw.values:
+                yield raw
+    except Exception as error:
+        raise UnreadableFile(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
 def _tail(path: Path) -> bytes:
