@@ -230,9 +230,10 @@ def _relax(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential
     settings = RelaxSettings(fmax=spec.fmax, max_steps=spec.max_steps, cell=spec.mode == "cell")
 
     def on_result(k: int, relaxed: Relaxed) -> None:
-        record(_relaxed_row(todo[k], relaxed, potential))
+        record(_relaxed_row(todo[k], relaxed))
 
-    relax_many([row.atoms() for row in todo], lead_of(potential), settings, spec.max_atoms, on_result)
+    structures = [row.atoms() for row in todo]
+    relax_many(structures, lead_of(potential), settings, spec.max_atoms, on_result, final=scorer_of(potential))
 
 
 def _relax_alone(row: Candidate, spec: RelaxationSpec, potential: Potential, record: OnResult) -> None:
@@ -250,14 +251,19 @@ def lead_of(potential: Potential) -> Potential:
     return potential if lead is None else lead()
 
 
-def _relaxed_row(row: Candidate, relaxed: Relaxed, potential: Potential) -> Row:
+def scorer_of(potential: Potential) -> Potential | None:
+    """What scores relaxed structures in batches: a whole committee, without forces if it can; None for one member."""
+    if "uncertainty" not in potential.provides:
+        return None
+    energies_only: Callable[[], Potential] | None = getattr(potential, "energies_only", None)
+    return potential if energies_only is None else energies_only()
+
+
+def _relaxed_row(row: Candidate, relaxed: Relaxed) -> Row:
     """The journal's record of a relaxation; energy and uncertainty by the whole committee."""
-    energy, uncertainty, cpu_s = relaxed.energy, None, relaxed.cpu_s
-    if energy is not None and not relaxed.failed and "uncertainty" in potential.provides:
-        started = time.process_time()
-        prediction = potential.predict_atoms([_bare(relaxed.atoms)])[0]
-        energy, uncertainty = prediction.energy, prediction.uncertainty
-        cpu_s += time.process_time() - started
+    final = relaxed.final
+    energy = relaxed.energy if final is None else final.energy
+    uncertainty = None if final is None else final.uncertainty
     return {
         "candidate_id": row.candidate_id,
         "energy_per_atom": _finite(None if energy is None else energy / row.n_atoms),
@@ -267,13 +273,9 @@ def _relaxed_row(row: Candidate, relaxed: Relaxed, potential: Potential) -> Row:
         "reason": relaxed.reason,
         "steps": relaxed.steps,
         "fmax": _finite(relaxed.fmax),
-        "cpu_s": cpu_s,
+        "cpu_s": relaxed.cpu_s,
         **_geometry(relaxed.atoms, row),
     }
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def _geometry(atoms: Atoms, row: Candidate) -> Row:
