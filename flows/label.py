@@ -59,6 +59,12 @@ class Plan:
     relax: RelaxSettings
     theory: str
 
+    @property
+    def to_do(self) -> int:
+        """Structures that the journal does not hold."""
+        known = {record["job_id"] for record in self.journal.read()}
+        return len({job.job_id for job in self.jobs} - known)
+
 
 @flow(name="label", persist_result=False, validate_parameters=False)
 def label(request: LabelRequest, home: Home, on_result: OnResult | None = None) -> LabelResult:

@@ -48,11 +48,12 @@ def label(
     )
     home = find_home()
     plan = make_plan(request, home)
-    output.say(f"{len(plan.jobs)} structures at {plan.theory}; journal {home.relative(plan.journal.path)}")
+    journal = home.relative(plan.journal.path)
+    output.say(f"{len(plan.jobs)} structures at {plan.theory}, {plan.to_do} to do; journal {journal}")
     if dry_run:
         return
     with output.terminating_like_interrupt():
-        result = label_flow(request, home, Remarks(len(plan.jobs)))
+        result = label_flow(request, home, Remarks(plan.to_do))
     output.show(result, as_json, describe)
     if result.failed and not result.done:
         raise typer.Exit(output.OUR_ERROR)

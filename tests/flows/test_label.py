@@ -157,7 +157,7 @@ def test_mistakes_are_one_line_and_exit_2(arguments, said, structures, home):
 def test_a_dry_run_does_nothing(structures, home):
     result = CliRunner().invoke(app, ["label", str(structures), "--engine", "emt", "--dry-run"])
     assert result.exit_code == 0
-    assert "4 structures at emt/ase" in result.stderr
+    assert "4 structures at emt/ase, 4 to do" in result.stderr
     assert not home.labels.exists()
 
 
