@@ -43,6 +43,7 @@ def alloys() -> list[Atoms]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmax", [0.05, 0.005])
 def test_fire_walks_as_ases_fire_with_the_frechet_filter(fmax: float) -> None:
     structures = alloys()
@@ -57,6 +58,7 @@ def test_fire_walks_as_ases_fire_with_the_frechet_filter(fmax: float) -> None:
         assert result.atoms.get_volume() == pytest.approx(atoms.get_volume(), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_lbfgs_ends_where_ases_bfgs_ends_with_fewer_calls() -> None:
     structures = alloys()
     results = relax_many(structures, foreign("emt"), RelaxSettings(fmax=0.002))
@@ -95,6 +97,7 @@ def test_fmax_is_ases(morse: Any, make_crystal: MakeCrystal) -> None:
     assert not result.failed
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2)), min_size=0, max_size=8),
     max_atoms=st.integers(1, 20),
