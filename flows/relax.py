@@ -70,7 +70,14 @@ def relax_file(
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
     with progress(len(structures)) as advance:
-        results = relax_many(structures, potential, settings, max_atoms, on_result=lambda _, result: advance(result))
+        results = relax_many(
+            structures,
+            potential,
+            settings,
+            max_atoms,
+            on_result=lambda _, result: advance(result),
+            final=potential if "uncertainty" in potential.provides else None,
+        )
     frames = [frame(result) for result in results]
     write_atomically(output, lambda path: ase.io.write(path, frames, format="extxyz"))
     return RelaxResult(
@@ -102,10 +109,14 @@ def read_structures(file: Path) -> list[Atoms]:
 
 
 def frame(result: Relaxed) -> Atoms:
-    """A relaxed structure with how it went in `info`: converged, steps, outcome, fmax (eV/Å), reason."""
+    """A relaxed structure with how it went in `info`: converged, steps, outcome, fmax (eV/Å), reason.
+
+    Where the model is a committee, `uncertainty` (eV/atom) too.
+    """
     atoms = result.atoms
     atoms.info |= {"converged": result.converged, "steps": result.steps, "outcome": result.outcome}
-    optional = {"fmax": result.fmax, "reason": result.reason}
+    uncertainty = None if result.final is None else result.final.uncertainty
+    optional = {"fmax": result.fmax, "reason": result.reason, "uncertainty": uncertainty}
     atoms.info |= {name: value for name, value in optional.items() if value is not None}
     return atoms
 
