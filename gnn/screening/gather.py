@@ -14,12 +14,9 @@ from gnn.screening.candidates import Candidate, decorated_derivatives, decorated
 from gnn.screening.manifest import ModelPin
 from gnn.screening.references import entry_of_row, lake_entries
 from gnn.screening.volumes import fitted_volumes
-from gnn.structures.cards import Units, generic_card
+from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, UnreadableFile, read_records
 from gnn.structures.record import Record, table_to_records
-
-LABELS_DO_NOT_MATTER = Units(energy="eV", length="Å", forces="eV/Å", stress="eV/Å^3")
-"""Candidates keep no labels, so that a file of unknown units can still give structures."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def _volumes(spec: CampaignSpec, inputs: Inputs) -> dict[str, float]:
 
 
 def _gather_file(path: Path, name: str, gathered: Gathered) -> None:
-    card = generic_card("candidates", theory="none").model_copy(update={"units": LABELS_DO_NOT_MATTER})
+    card = structures_card("candidates")
     try:
         for row, record in enumerate(read_records(path, card)):
             if isinstance(record, Rejected):

@@ -1,0 +1,186 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.io import write
+from hypothesis import given
+from hypothesis import strategies as st
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from gnn.errors import InputError
+from gnn.screening.campaign import CampaignSpec
+from gnn.screening.candidates import Candidate
+from gnn.screening.gather import Inputs
+from gnn.screening.plan import MOST_SHARDS, number_of_shards, plan_shards
+from gnn.screening.prepare import (
+    PLAN_NAME,
+    TABLE_NAME,
+    number_planned,
+    prepare,
+    prepared,
+    read_prepared,
+    rows_of_shard,
+)
+
+MakeSpec = Callable[..., CampaignSpec]
+
+
+def files(**extra: object) -> dict:
+    return {"files": ["a.xyz"], "elements": [], **extra}
+
+
+@pytest.fixture
+def write_file(tmp_path: Path) -> None:
+    """Good, too close, unknown to EMT, a molecule, and good again in another cell."""
+    close = bulk("Al", cubic=True)
+    close.positions[1] = close.positions[0] + 0.3
+    frames = [
+        bulk("CuAl", "cesiumchloride", a=3.0),
+        close,
+        bulk("Fe"),
+        molecule("H2O"),
+        bulk("AlCu", "cesiumchloride", a=3.1).repeat((2, 1, 1)),
+    ]
+    write(tmp_path / "a.xyz", frames, format="extxyz")
+
+
+def test_stages(make_spec: MakeSpec, inputs: Inputs, write_file: None) -> None:
+    ready = prepare(make_spec(candidates=files()), inputs, workers=1)
+    rejected = {stage.stage: stage.rejected for stage in ready.ledger.stages}
+    assert rejected == {
+        "read": {"not periodic in three directions": 1},
+        "constraints": {"the model does not know Fe": 1},
+        "sane": {"atoms too close": 1},
+        "distinct": {"duplicate": 1},
+        "novel": {},
+    }
+    assert [ready.candidates[name].source for name in ready.ledger.alive] == ["file:a.xyz#0"]
+    assert list(ready.unreadable.values()) == ["file:a.xyz#3"]
+    assert len(ready.duplicate_of) == 1
+
+
+def test_it_comes_back_from_disk_as_it_was(
+    make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path
+) -> None:
+    spec = make_spec(candidates=files(prototypes=["CsCl", "L1_2"], elements=["Al", "Cu"]), shards={"atoms": 6})
+    first = prepared(spec, inputs, tmp_path / "shards", workers=2)
+    again = read_prepared(tmp_path / "shards")
+    assert again is not None
+    assert again.ledger.stages == first.ledger.stages
+    assert again.ledger.ids == first.ledger.ids
+    assert {n: d.text for n, d in again.ledger.drops.items()} == {n: d.text for n, d in first.ledger.drops.items()}
+    assert (again.plan, again.digest, again.duplicate_of) == (first.plan, first.digest, first.duplicate_of)
+    assert set(again.references) == set(first.references)
+    assert number_planned(tmp_path / "shards") == len(first.plan) > 1
+    for shard in first.plan:
+        rows = rows_of_shard(tmp_path / "shards", shard)
+        assert (
+            [row.candidate_id for row in rows] == first.plan[shard] == [row.candidate_id for row in again.rows(shard)]
+        )
+        assert all(np.allclose(a.positions, b.positions) for a, b in zip(rows, first.rows(shard), strict=True))
+
+
+def test_changed_files_are_noticed(make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path) -> None:
+    spec = make_spec(candidates=files())
+    prepared(spec, inputs, tmp_path / "shards", workers=1)
+    write(tmp_path / "a.xyz", [bulk("Al"), bulk("Cu")], format="extxyz")
+    with pytest.raises(InputError, match=r"prepared from other files.*--fresh"):
+        prepared(spec, inputs, tmp_path / "shards", workers=1)
+
+
+def test_a_damaged_table_is_made_anew(make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path) -> None:
+    spec = make_spec(candidates=files())
+    first = prepared(spec, inputs, tmp_path / "shards", workers=1)
+    (tmp_path / "shards" / TABLE_NAME).write_bytes(b"damaged")
+    assert read_prepared(tmp_path / "shards") is None
+    assert prepared(spec, inputs, tmp_path / "shards", workers=1).digest == first.digest
+
+
+def test_an_unreadable_file_costs_that_file(
+    make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path
+) -> None:
+    (tmp_path / "b.cif").write_text("this is no CIF")
+    ready = prepare(make_spec(candidates=files(files=["a.xyz", "b.cif"])), inputs, workers=1)
+    assert ready.ledger.stages[0].rejected["unreadable file"] == 1
+    assert len(ready.ledger.alive) == 1
+
+
+@pytest.mark.parametrize("suffix", [".cif", ".vasp", ".xyz", ".json", ".traj"])
+def test_files_of_many_formats(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, suffix: str) -> None:
+    atoms = bulk("CuAl", "cesiumchloride", a=3.0)
+    if suffix == ".json":
+        AseAtomsAdaptor.get_structure(atoms).to(str(tmp_path / "c.json"))
+    else:
+        write(tmp_path / f"c{suffix}", atoms)
+    ready = prepare(make_spec(candidates=files(files=[f"c{suffix}"])), inputs, workers=1)
+    (found,) = ready.candidates.values()
+    assert found.formula == "AlCu"
+    assert found.atoms().get_volume() == pytest.approx(27.0)
+
+
+def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_file: None) -> None:
+    with pytest.raises(InputError, match=r"candidates.files: there is no"):
+        prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"candidates.files: a.xyz is listed twice"):
+        prepared(make_spec(candidates=files(files=["a.xyz", "a.xyz"])), inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"candidates.datasets: 'none' is not in the lake"):
+        prepared(make_spec(candidates={"datasets": ["none"]}), inputs, tmp_path / "s", 1)
+
+
+def test_nothing_left_says_why(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    spec = make_spec(candidates={"elements": ["Fe", "Co"], "min_elements": 2, "prototypes": ["CsCl"]})
+    with pytest.raises(InputError, match=r"no candidate is left to compute; dropped: 2 the model does not know Co, Fe"):
+        prepare(spec, inputs, 1)
+
+
+def test_shards_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing is prepared"):
+        rows_of_shard(tmp_path, 0)
+    assert number_planned(tmp_path) == 0
+    assert not (tmp_path / PLAN_NAME).exists()
+
+
+def test_references_of_a_models_hull(make_spec: MakeSpec, inputs: Inputs) -> None:
+    ready = prepare(make_spec(), inputs, 1)
+    assert {c.source.split(":")[-1] for c in ready.references.values()} == {"Al", "Cu"}
+    assert set(ready.references).isdisjoint(ready.ledger.ids)
+    planned = [name for names in ready.plan.values() for name in names]
+    assert sorted(planned) == sorted([*ready.ledger.alive, *ready.references])
+    assert prepare(make_spec(hull={"reference": "dft"}), inputs, 1).references == {}
+
+
+# ---- cutting
+
+
+def cells(sizes: list[int]) -> list[Candidate]:
+    return [replace(Candidate.of(bulk("Al"), None, str(k)), numbers=np.full(n, 13)) for k, n in enumerate(sizes)]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 8))
+def test_shards_are_balanced_and_complete(sizes: list[int], n_shards: int) -> None:
+    rows = cells(sizes)
+    shards = plan_shards(rows, n_shards)
+    assert sorted(c.source for shard in shards for c in shard) == sorted(c.source for c in rows)
+    loads = [sum(c.n_atoms for c in shard) for shard in shards]
+    if len(rows) >= n_shards:
+        assert len(shards) == n_shards
+        assert max(loads) - min(loads) <= max(sizes)
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=50),
+    st.integers(1, 64),
+    st.one_of(st.none(), st.integers(1, 999)),
+)
+def test_the_number_of_shards(sizes: list[int], workers: int, atoms: int | None) -> None:
+    n = number_of_shards(cells(sizes), workers, atoms)
+    assert 1 <= n <= min(len(sizes), MOST_SHARDS)
+
+
+def test_small_campaigns_get_a_few_shards_a_worker() -> None:
+    assert number_of_shards(cells([4] * 1000), workers=2) == 6
+    assert number_of_shards(cells([4] * 20), workers=8) == 2
+    assert number_of_shards(cells([100] * 1000), workers=1) == 5
