@@ -25,7 +25,7 @@ from gnn.graphs.preprocess import (
     build_lake_shard,
     shard_path,
 )
-from gnn.graphs.splits import DEFAULT_SHARES, SplitBy
+from gnn.graphs.splits import DEFAULT_SHARES, SplitBy, are_counts
 from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 from gnn.structures.properties import PropertySpec
@@ -89,6 +89,20 @@ def make_spec(
         seed=seed,
         outliers=outliers or OutlierRule(),
     ).checked()
+
+
+def check(spec: PreprocessSpec, home: Home) -> None:
+    """Find mistakes that need no work to be seen, before a server is started.
+
+    Raises:
+        InputError: a data set or version does not exist, or the split asks for more than there is.
+    """
+    lake = Lake(home.lake)
+    rows = sum(lake.rows(*parse_reference(reference)) for reference in spec.datasets)
+    if are_counts(spec.split) and sum(spec.split.values()) > rows:
+        raise InputError(
+            f"--split asks for {sum(spec.split.values()):g} structures, the data have {rows}; ask for fewer"
+        )
 
 
 def plan(spec: PreprocessSpec, home: Home) -> tuple[list[LakeInput], dict[str, PropertySpec], list[ShardPlan]]:

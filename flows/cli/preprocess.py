@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
 from flows.cli.results import PreprocessResult
-from flows.settings import find_home
+from flows.settings import Home, find_home
 
 if TYPE_CHECKING:
     from gnn.graphs.preprocess import PreprocessSpec
@@ -39,7 +39,7 @@ def preprocess(
 
     Finished shards are reused: a second run builds nothing, and more data build only what is new.
     """
-    from flows.preprocess import make_spec
+    from flows.preprocess import check, make_spec
     from flows.preprocess import preprocess as flow
     from gnn.errors import InputError
     from gnn.graphs.outliers import OutlierRule
@@ -52,12 +52,15 @@ def preprocess(
     by: SplitBy = "group" if split_by == "group" else "structure"
     shares = parse_shares(split) if split else None
     outliers = OutlierRule(max_force=max_force or None)
+    home = find_home()
+    spec = make_spec(datasets, cutoff, shares, by, seed, outliers)
+    check(spec, home)
     if dry_run:
-        tell_plan(make_spec(datasets, cutoff, shares, by, seed, outliers))
+        tell_plan(spec, home)
         return
     result = flow(
         datasets,
-        find_home(),
+        home,
         cutoff=cutoff,
         split=shares,
         split_by=by,
@@ -69,12 +72,11 @@ def preprocess(
     show(result, as_json, describe)
 
 
-def tell_plan(spec: PreprocessSpec) -> None:
+def tell_plan(spec: PreprocessSpec, home: Home) -> None:
     """Say what would be built."""
     from flows.preprocess import plan
     from gnn.graphs.preprocess import shard_path
 
-    home = find_home()
     inputs, _, plans = plan(spec, home)
     missing = [shard for shard in plans if not shard_path(home.graphs, shard).is_file()]
     rows = sum(len(shard.ids) for shard in plans)

@@ -135,17 +135,19 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
 
 def fit_all(roles: Roles, columns: Columns, energies: EnergyChoice) -> dict[str, TheoryReferences]:
     """References of every theory that has energies, from its isolated atoms and its training split."""
-    train, isolated = roles.rows("train"), roles.rows(REFERENCE).tolist()
+    isolated = roles.rows(REFERENCE).tolist()
+    train = [row for row in roles.rows("train").tolist() if energies.known[row]]
     found = {}
     for theory in energies.kinds:
-        rows = np.array([r for r in train if columns.theory[r] == theory and energies.known[r]], dtype=np.int64)
+        rows = np.array([row for row in train if columns.theory[row] == theory], dtype=np.int64)
         atoms = [r for r in isolated if columns.theory[r] == theory and not np.isnan(energies.of_isolated(r))]
-        numbers, counts = columns.compositions(rows)
-        symbols = sorted({*(chemical_symbols[z] for z in numbers), *(columns.symbols(r)[0] for r in atoms)})
-        table = np.zeros((len(rows), len(symbols)), dtype=np.int64)
-        table[:, [symbols.index(chemical_symbols[z]) for z in numbers]] = counts
-        given = lowest((columns.symbols(r)[0], energies.of_isolated(r)) for r in atoms)
-        found[theory] = fit_references(symbols, table, energies.values[rows], given)
+        numbers = np.unique(np.concatenate([columns.atoms_of(rows), columns.atoms_of(np.array(atoms, dtype=np.int64))]))
+        found[theory] = fit_references(
+            [chemical_symbols[z] for z in numbers],
+            columns.counts(rows, numbers.astype(np.int64)),
+            energies.values[rows],
+            lowest((columns.symbols(r)[0], energies.of_isolated(r)) for r in atoms),
+        )
     return found
 
 
@@ -173,7 +175,7 @@ def manifest(
 ) -> GraphSet:
     """The manifest of decided roles."""
     used = np.concatenate([roles.rows(name) for name in SPLITS])
-    numbers, _ = columns.compositions(used)
+    numbers = np.unique(columns.atoms_of(used))
     identity = {
         "builder": BUILDER_VERSION,
         "spec": spec.model_dump(mode="json", exclude={"datasets"}),

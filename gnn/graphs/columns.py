@@ -16,6 +16,8 @@ from gnn.graphs.shards import PROPERTY_PREFIX, read_index
 from gnn.structures.properties import PropertySpec
 from gnn.structures.record import Bools, Floats, Ints
 
+CHUNK_ROWS = 20_000
+
 
 @dataclass(frozen=True)
 class PropertyColumn:
@@ -60,15 +62,30 @@ class Columns:
     def symbols(self, row: int) -> list[str]:
         """Chemical symbols that occur in one row."""
         start = self._starts[row]
-        return [chemical_symbols[z] for z in np.unique(self.numbers[start : start + self.n_atoms[row]])]
+        return [chemical_symbols[z] for z in sorted(set(self.numbers[start : start + self.n_atoms[row]].tolist()))]
 
-    def compositions(self, rows: Ints) -> tuple[Ints, Ints]:
-        """Atomic numbers (Z,) that occur in `rows`, sorted, and how often in each: (len(rows), Z)."""
-        numbers = self.numbers[spans(self._starts[rows], self.n_atoms[rows])]
-        found, column = np.unique(numbers, return_inverse=True)
-        counts = np.zeros((len(rows), len(found)), dtype=np.int64)
-        np.add.at(counts, (np.repeat(np.arange(len(rows)), self.n_atoms[rows]), column), 1)
-        return found.astype(np.int64), counts
+    def atoms_of(self, rows: Ints) -> NDArray[np.uint8]:
+        """Atomic numbers of the atoms of `rows`, one row after the other."""
+        return self.numbers[spans(self._starts[rows], self.n_atoms[rows])]
+
+    def counts(self, rows: Ints, numbers: Ints) -> NDArray[np.uint16]:
+        """How often each of the atomic numbers (Z,) occurs in each of `rows`: (len(rows), Z)."""
+        column = np.full(256, len(numbers))
+        column[numbers] = np.arange(len(numbers))
+        width = len(numbers) + 1
+        table = np.zeros((len(rows), len(numbers)), dtype=np.uint16)
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[start : start + CHUNK_ROWS]
+            of_atom = np.repeat(np.arange(len(chunk)), self.n_atoms[chunk]) * width + column[self.atoms_of(chunk)]
+            found = np.bincount(of_atom, minlength=len(chunk) * width).reshape(len(chunk), width)
+            table[start : start + CHUNK_ROWS] = found[:, :-1]
+        return table
+
+    def sum_over_atoms(self, rows: Ints, by_number: Floats) -> Floats:
+        """The sum of `by_number` (256,) over the atoms of each row, (len(rows),)."""
+        of_atom = np.repeat(np.arange(len(rows)), self.n_atoms[rows])
+        sums = np.bincount(of_atom, weights=by_number[self.atoms_of(rows)], minlength=len(rows))
+        return np.asarray(sums, dtype=np.float64)
 
     def has_property(self) -> Bools:
         """Rows with any declared property, (M,)."""

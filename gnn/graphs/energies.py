@@ -7,6 +7,7 @@ free energy where that is the same number; rows without that kind keep their for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class EnergyChoice:
     values: Floats
     other: Floats
 
-    @property
+    @cached_property
     def known(self) -> Bools:
         """Rows with an energy to train on, (M,)."""
         return ~np.isnan(self.values)

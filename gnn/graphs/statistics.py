@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers
 
 from gnn.graphs.columns import Columns, PropertyColumn, spans
 from gnn.graphs.energies import EnergyChoice
@@ -48,13 +48,13 @@ def residuals(
 ) -> Floats:
     """Energies per atom (eV) that the references leave over, of those `rows` that have an energy."""
     known = rows[energies.known[rows]]
-    numbers, counts = columns.compositions(known)
     left = energies.values[known].copy()
-    theories = np.array([columns.theory[row] for row in known], dtype=object)
+    theories = np.array([columns.theory[row] for row in known.tolist()], dtype=object)
     for theory, found in references.items():
-        offsets = np.array([found.energies.get(chemical_symbols[z], 0.0) for z in numbers])
+        by_number = np.zeros(256)
+        by_number[[atomic_numbers[element] for element in found.energies]] = list(found.energies.values())
         mine = theories == theory
-        left[mine] -= counts[mine] @ offsets
+        left[mine] -= columns.sum_over_atoms(known[mine], by_number)
     return left / columns.n_atoms[known]
 
 
