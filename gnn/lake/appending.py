@@ -17,7 +17,7 @@ from gnn.lake import delta
 from gnn.lake.keys import KeyIndex
 from gnn.lake.quarantine import QUARANTINE_SCHEMA, Refused, quarantine_row, refused_record, refused_row
 from gnn.structures.cards import Card
-from gnn.structures.checks import flags_of, reject_reason
+from gnn.structures.checks import examine
 from gnn.structures.readers import Rejected
 from gnn.structures.record import RECORD_SCHEMA, Record, now, record_to_row
 
@@ -74,11 +74,10 @@ class Appending:
         if isinstance(record, Rejected):
             self._refuse(refused_row(record))
             return None
-        reason = reject_reason(record)
+        reason, flags = examine(record, self.card.properties)
         if reason is not None:
             self._refuse(refused_record(record, reason))
             return None
-        flags = flags_of(record, self.card.properties)
         return record_to_row(replace(record, dataset=self.dataset, flags=flags, ingested_at=self._moment))
 
     def _refuse(self, refused: Refused) -> None:

@@ -44,12 +44,25 @@ FLAGS: dict[str, str] = {
 """Flags that a record may carry, and what they mean."""
 
 
+def examine(record: Record, properties: Mapping[str, CardProperty] | None = None) -> tuple[str | None, tuple[str, ...]]:
+    """`reject_reason` and `flags_of` at once, which looks for close atoms only once."""
+    for check in (_elements, _lengths, _finite, _volume):
+        if (reason := check(record)) is not None:
+            return reason, ()
+    pair = closest_pair(record.positions, record.cell, record.pbc, CLOSE)
+    if pair is not None and pair[2] < OVERLAP:
+        return f"overlapping-atoms: atoms {pair[0]} and {pair[1]} are {pair[2]:.3f} Å apart", ()
+    return None, _flags(record, properties or {}, pair is not None)
+
+
 def reject_reason(record: Record) -> str | None:
     """Why a record is unreadable or impossible, as `code: detail`; None if it is neither."""
-    for check in (_elements, _lengths, _finite, _volume, _overlap):
-        if (reason := check(record)) is not None:
-            return reason
-    return None
+    return examine(record)[0]
+
+
+def flags_of(record: Record, properties: Mapping[str, CardProperty] | None = None) -> tuple[str, ...]:
+    """What is odd about a sound record, as keys of `FLAGS`; sorted, with those that it already carries."""
+    return examine(record, properties)[1]
 
 
 def _elements(record: Record) -> str | None:
@@ -92,16 +105,7 @@ def _volume(record: Record) -> str | None:
     return f"no-volume: the cell spans {measure:.3g} where at least {due:.3g} is due" if measure < due else None
 
 
-def _overlap(record: Record) -> str | None:
-    pair = closest_pair(record.positions, record.cell, record.pbc, OVERLAP)
-    if pair is None:
-        return None
-    first, second, distance = pair
-    return f"overlapping-atoms: atoms {first} and {second} are {distance:.3f} Å apart"
-
-
-def flags_of(record: Record, properties: Mapping[str, CardProperty] | None = None) -> tuple[str, ...]:
-    """What is odd about a sound record, as keys of `FLAGS`; sorted, with those that it already carries."""
+def _flags(record: Record, properties: Mapping[str, CardProperty], close: bool) -> tuple[str, ...]:
     flags = set(record.flags)
     if record.forces is not None and np.linalg.norm(record.forces, axis=1).max() > LARGE_FORCE:
         flags.add("large-force")
@@ -109,11 +113,11 @@ def flags_of(record: Record, properties: Mapping[str, CardProperty] | None = Non
         flags.add("large-stress")
     if record.energy is not None and record.energy > HIGH_ENERGY * record.n_atoms:
         flags.add("high-energy")
-    if closest_pair(record.positions, record.cell, record.pbc, CLOSE) is not None:
+    if close:
         flags.add("close-contact")
     if _is_unlabelled(record):
         flags.add("unlabelled")
-    flags.update(f"implausible:{name}" for name in _implausible(record, properties or {}))
+    flags.update(f"implausible:{name}" for name in _implausible(record, properties))
     return tuple(sorted(flags))
 
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,8 +109,15 @@ class Record:
 
 def reduced_formula(numbers: Sequence[int] | Ints) -> str:
     """Reduced chemical formula of atomic numbers in metal-first order."""
-    symbols = "".join(chemical_symbols[z] for z in numbers)
-    return Formula(symbols).reduce()[0].format("metal")
+    present, counts = np.unique(np.asarray(numbers), return_counts=True)
+    smallest = counts // np.gcd.reduce(counts)
+    return _formula(tuple(present.tolist()), tuple(smallest.tolist()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _formula(numbers: tuple[int, ...], counts: tuple[int, ...]) -> str:
+    symbols = {chemical_symbols[z]: count for z, count in zip(numbers, counts, strict=True)}
+    return str(Formula.from_dict(symbols).format("metal"))
 
 
 def _rounded_bytes(values: Floats) -> bytes:

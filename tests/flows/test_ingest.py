@@ -135,9 +135,8 @@ def test_groups_of_files(go, tmp_path, monkeypatch):
 def test_what_the_card_expects_is_compared(go, tmp_path, home):
     path = write(tmp_path / "a.xyz")
     home.cards.mkdir(parents=True)
-    (home.cards / "si.toml").write_text(
-        f'theory = "pbe/x"\n[expected]\nrows_in = 5\nkept = 4\nfiles."a.xyz" = {{ rows = 5, sha256 = "{file_sha256(path)}" }}'
-    )
+    file = f'files."a.xyz" = {{ rows = 5, sha256 = "{file_sha256(path)}" }}'
+    (home.cards / "si.toml").write_text(f'theory = "pbe/x"\n[expected]\nrows_in = 5\nkept = 4\n{file}')
     result, warnings = go([path], theory=None)
     assert result.warnings == warnings == ["kept is 5 where the card expects 4"]
     assert go([path], theory=None)[1] == [], "a second time nothing is kept, and rightly"

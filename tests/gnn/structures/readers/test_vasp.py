@@ -23,7 +23,7 @@ VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
  <atominfo>
   <atoms>2</atoms><types>1</types>
   <array name="atoms"><set><rc><c>Si</c><c>1</c></rc><rc><c>Si</c><c>1</c></rc></set></array>
-  <array name="atomtypes"><set><rc><c>2</c><c>Si</c><c>28.085</c><c>4.0</c><c>PAW_PBE Si 05Jan2001</c></rc></set></array>
+  <array name="atomtypes"><set><rc><c>2</c><c>Si</c><c>28.085</c><c>4.0</c><c>PAW_PBE Si</c></rc></set></array>
  </atominfo>
  <structure name="initialpos">{structure}</structure>
  {steps}
