@@ -39,8 +39,8 @@ class OptimiserConfig(_Section):
     """AdamW with gradient clipping."""
 
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
-    weight_decay: float = Field(default=1e-5, ge=0, description="decoupled; on weight matrices only")
-    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="decay of the first and second moments")
+    weight_decay: float = Field(default=1e-6, ge=0, description="decoupled; on weight matrices only")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
     amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
     clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
 
@@ -70,18 +70,31 @@ class EmaConfig(_Section):
 class TermConfig(_Section):
     """One term of the loss, on errors in units of the data's own scale."""
 
-    weight: float = Field(ge=0, description="weight at the beginning")
+    weight: float = Field(default=1.0, ge=0, description="weight at the beginning")
     late_weight: float | None = Field(default=None, ge=0, description="weight after the hand-over; None: the same")
     kind: LossKind = Field(default="huber", description="huber, mse, mae; norm: Huber of a vector's length")
     delta: float = Field(default=0.1, gt=0, description="where Huber turns from square to linear")
 
 
+class EnergyTerm(TermConfig):
+    """Energies per atom: light until the forces are learnt, then heavy."""
+
+    late_weight: float | None = Field(default=10.0, ge=0, description="weight after the hand-over; None: the same")
+
+
+class ForceTerm(TermConfig):
+    """Forces: the length of the error, so that no direction is preferred."""
+
+    weight: float = Field(default=10.0, ge=0, description="weight at the beginning")
+    kind: LossKind = Field(default="norm", description="huber, mse, mae; norm: Huber of a vector's length")
+
+
 class LossConfig(_Section):
     """Loss = sum of weighted terms; a missing label contributes nothing."""
 
-    energy: TermConfig = TermConfig(weight=1.0, late_weight=10.0)
-    forces: TermConfig = TermConfig(weight=10.0, kind="norm")
-    stress: TermConfig = TermConfig(weight=1.0)
+    energy: EnergyTerm = EnergyTerm()
+    forces: ForceTerm = ForceTerm()
+    stress: TermConfig = TermConfig()
     properties: dict[str, TermConfig] = Field(default_factory=dict, description="weight 1, huber where not given")
     handover: tuple[float, float] = Field(default=(0.6, 0.85), description="progress from weights to late weights")
 

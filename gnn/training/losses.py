@@ -12,7 +12,7 @@ from gnn.models.model import Prediction
 from gnn.training.config import LossConfig, TermConfig
 from gnn.training.schedule import smoothstep
 
-DEFAULT_PROPERTY_TERM = TermConfig(weight=1.0)
+DEFAULT_PROPERTY_TERM = TermConfig()
 TINY = 1e-24
 
 

@@ -19,8 +19,11 @@ from gnn.training.config import PresetName, TrainConfig, describe_validation, ru
 from gnn.training.losses import Scales, Wanted
 
 PRESET_CUTOFF: dict[PresetName, float] = {"small": 5.0, "default": 5.0, "accurate": 6.0}
-DEFAULT_LR = 5e-3
-SMALLEST_BATCH, LARGEST_BATCH = 4, 32
+DEFAULT_LR, TUNING_LR = 2e-2, 2e-3
+"""Peak learning rates: weights are of order one, so it is large; from a trained model's weights it is smaller."""
+SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
+FEWEST_ATOMS = 64
+"""A batch of fewer atoms costs as much as one of this size."""
 FROM_DATA = (
     "elements",
     "cutoff",
@@ -74,7 +77,7 @@ def resolve(config: TrainConfig, graph_set: GraphSet, start: Start | None = None
     """
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
-    lr = config.optimiser.lr or DEFAULT_LR
+    lr = config.optimiser.lr or (DEFAULT_LR if start is None else TUNING_LR)
     statistics = graph_set.statistics
     wanted = Wanted(forces=statistics.force_rms is not None, stress=statistics.stress_rms is not None)
     remarks = (
@@ -182,14 +185,14 @@ def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:
 
 
 def batch_atoms(config: TrainConfig, graph_set: GraphSet) -> tuple[int, str]:
-    """Atoms a batch, and why: a hundredth of the training split, within 4 to 32 structures of mean size."""
+    """Atoms a batch, and why: structures of mean size, 1 for 200 that are trained on, 2 to 32; at least 64 atoms."""
     if config.batch.max_atoms is not None:
         return config.batch.max_atoms, f"batches of up to {config.batch.max_atoms} atoms"
     statistics = graph_set.statistics
     mean = statistics.n_atoms / max(statistics.n_structures, 1)
-    structures = min(max(statistics.n_structures // 100, SMALLEST_BATCH), LARGEST_BATCH)
-    atoms = max(round(structures * mean), 1)
-    return atoms, f"batches of up to {atoms} atoms, about {structures} structures"
+    structures = min(max(statistics.n_structures // STRUCTURES_A_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
+    atoms = max(round(structures * mean), FEWEST_ATOMS)
+    return atoms, f"batches of up to {atoms} atoms, about {max(1, round(atoms / max(mean, 1)))} structures"
 
 
 def labels_of(graph_set: GraphSet) -> list[str]:

@@ -156,6 +156,7 @@ def tiny_config() -> Callable[..., TrainConfig]:
     def make(**changes: Any) -> TrainConfig:
         model = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
         values: dict[str, Any] = {"preset": "small", "model": model, "device": "cpu", "threads": 1}
+        values["batch"] = {"max_atoms": 16}
         if "minutes" not in changes:
             values["epochs"] = 3
         return make_config(values | changes)

@@ -53,6 +53,12 @@ def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
         read_config(tmp_path / "bad.toml")
 
 
+def test_one_changed_field_of_a_term_leaves_the_others() -> None:
+    losses = make_config({"losses": {"forces": {"weight": 3.0}, "energy": {"delta": 0.5}}}).losses
+    assert (losses.forces.weight, losses.forces.kind) == (3.0, "norm")
+    assert (losses.energy.weight, losses.energy.late_weight, losses.energy.delta) == (1.0, 10.0, 0.5)
+
+
 def test_the_digest_knows_what_matters() -> None:
     base = make_config({"epochs": 3})
     same = [{"device": "cpu"}, {"threads": 2}, {"register_as": "x"}, {"checkpoint_s": 1.0}, {"experiment": "y"}]
@@ -65,12 +71,12 @@ def test_the_digest_knows_what_matters() -> None:
 
 
 def test_defaults_come_from_the_data(copper: Any, tiny_config: Callable[..., Any]) -> None:
-    recipe = resolve(tiny_config(), copper.graph_set)
+    recipe = resolve(tiny_config(batch={}), copper.graph_set)
     assert recipe.model.elements == ["Al", "Cu"]
     assert recipe.model.cutoff == 4.0
     assert recipe.model.energy_scale == copper.graph_set.statistics.force_rms
     assert recipe.model.mean_neighbours == copper.graph_set.statistics.mean_neighbours
-    assert recipe.max_atoms == 16
+    assert recipe.max_atoms == 64
     assert recipe.wanted.forces
     assert recipe.wanted.stress
     assert "16 training" in recipe.remarks[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -96,15 +95,3 @@ def test_killed_twice_it_ends_with_the_same_weights(tmp_path: Path, start: Calla
     # of finished steps at most those since the last written state ran again
     assert resumed[0] > 12
     assert len(seen) + len(resumed) <= len(all_steps) + 4
-
-
-@pytest.mark.slow
-def test_a_finished_run_repeats_nothing(tmp_path: Path, start: Callable[..., Any]) -> None:
-    first = start(tmp_path / "run")
-    assert steps_until(first, 10**9)
-    assert first.wait() == 0
-    before = json.loads((tmp_path / "run" / "state.json").read_text())
-    again = start(tmp_path / "run")
-    assert steps_until(again, 10**9) == []
-    assert again.wait() == 0
-    assert json.loads((tmp_path / "run" / "state.json").read_text()) == before
