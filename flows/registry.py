@@ -79,6 +79,17 @@ def parse_reference(text: str) -> Reference:
     return Reference(name, alias=alias or (None if version else CHAMPION), version=version or None)
 
 
+def check_name(name: str) -> str:
+    """`name`, if a model can have it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f"model name {name!r}: use letters, digits, '-', '_' and '.', a letter or digit first")
+    return name
+
+
 def resolve(uri: str, home: Home) -> Path:
     """The checkpoint folder of a path, a `models:/` URI or a plain name (its champion), verified by its sha256.
 
@@ -222,8 +233,7 @@ def register(
     """
     from gnn.training.checkpoint import read_checkpoint
 
-    if not NAME.fullmatch(name):
-        raise InputError(f"model name {name!r}: use letters, digits, '-', '_' and '.'")
+    check_name(name)
     manifest, _ = read_checkpoint(folder)
     client = connect(home)
     for version in _versions(client, name):

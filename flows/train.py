@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.cli.results import TrainPlanResult, TrainResult
-from flows.members import Plan, make_plan, train_members
+from flows.members import Plan, make_plan, start_of, train_members
 from flows.settings import Home
 from flows.tracking import MlflowTracker, code_version, environment
 from gnn.errors import InputError
@@ -19,6 +19,7 @@ from gnn.files import write_text
 from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from gnn.lake.table import Lake
     from gnn.training.checkpoint import CheckpointManifest
     from gnn.training.evaluation import Evaluation
     from gnn.training.loop import TrainOutcome
@@ -268,20 +269,49 @@ def result_of(
     )
 
 
+def refuse_early(config: TrainConfig, home: Home) -> None:
+    """Find the mistakes that can be found before a flow begins, so that they are told in one line.
+
+    Raises:
+        InputError: an unknown data set, version, model, device, register name or field of the architecture.
+    """
+    from flows.registry import check_name
+    from gnn.lake.table import Lake
+    from gnn.training.optimiser import choose_device
+    from gnn.training.resolve import check_overrides
+
+    lake = Lake(home.lake)
+    for reference in config.data.datasets:
+        lake.content_digest(*known_dataset(reference, lake))
+    if config.register_as is not None:
+        check_name(config.register_as)
+    check_overrides(config)
+    choose_device(config.device)
+    start_of(config.init, home)
+
+
+def known_dataset(reference: str, lake: Lake) -> tuple[str, int]:
+    """Name and version of a data set that the lake has.
+
+    Raises:
+        InputError: it has none of that name.
+    """
+    from gnn.lake.reference import parse_reference
+
+    name, version = parse_reference(reference)
+    if not lake.has(name):
+        known = ", ".join(lake.datasets()) or "nothing yet; see `sluice ingest`"
+        raise InputError(f"no data set {name!r} in the lake, which holds: {known}")
+    return name, lake.version(name) if version is None else version
+
+
 def describe_plan(config: TrainConfig, home: Home) -> TrainPlanResult:
     """What a training would do, as far as it can be said without preprocessing: for `--dry-run`."""
-    from gnn.lake.reference import parse_reference
     from gnn.lake.table import Lake
     from gnn.training.resolve import cutoff_of
 
     lake = Lake(home.lake)
-    known = lake.datasets()
-    remarks = []
-    for reference in config.data.datasets:
-        name, version = parse_reference(reference)
-        if name not in known:
-            raise InputError(f"no data set {name!r} in the lake, which holds: {', '.join(known) or 'nothing yet'}")
-        remarks.append(f"would use {name}@{lake.version(name) if version is None else version}")
+    remarks = ["would use " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.datasets]
     budget = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs} epochs"
     remarks.append(f"would train {config.committee} network(s), preset {config.preset}, for {budget}")
     remarks.append(f"graphs with a cutoff of {cutoff_of(config):g} Å; registered as {config.register_as or 'nothing'}")

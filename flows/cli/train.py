@@ -58,8 +58,10 @@ def train(
         show(describe_plan(checked, home), as_json, describe_dry_run)
         return
     from flows.cli.output import terminating_like_interrupt
+    from flows.train import refuse_early
     from flows.train import train as run
 
+    refuse_early(checked, home)
     with terminating_like_interrupt():
         show(run(checked, home, cluster), as_json, describe)
 

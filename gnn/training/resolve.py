@@ -108,12 +108,25 @@ def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) 
     Raises:
         InputError: an override is unknown, out of range, or not the user's to give.
     """
+    check_overrides(config)
+    if start is not None:
+        return continued(start.model, config, graph_set)
+    return _validated({**preset_fields(config.preset), **config.model, **from_data(graph_set)})
+
+
+def check_overrides(config: TrainConfig) -> None:
+    """Check the user's architecture as far as it can be without data.
+
+    Raises:
+        InputError: an override is unknown, out of range, or not the user's to give.
+    """
     forbidden = sorted(set(config.model) & set(FROM_DATA))
     if forbidden:
         raise InputError(f"model.{forbidden[0]} follows from the data and cannot be set (data.cutoff sets the cutoff)")
-    if start is not None:
-        return continued(start.model, config, graph_set)
-    values = {**preset_fields(config.preset), **config.model, **from_data(graph_set)}
+    _validated({**preset_fields(config.preset), **config.model, "elements": ["H"]})
+
+
+def _validated(values: dict[str, Any]) -> ModelConfig:
     try:
         return ModelConfig.model_validate(values)
     except ValidationError as error:

@@ -198,6 +198,12 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         "optimiser.lr": ["train", "--dataset", "cells", "--minutes", "1", "--set", "optimiser.lr=-1"],
         "is not train=N": ["train", "--dataset", "cells", "--minutes", "1", "--split", "half"],
         "is none of": ["evaluate", "m", "cells", "--split", "half"],
+        "no data set 'celsl' in": ["train", "--dataset", "celsl", "--minutes", "1"],
+        "use letters": ["train", "--dataset", "cells", "--minutes", "1", "--register", "a/b"],
+        "model: chanels": ["train", "--dataset", "cells", "--minutes", "1", "--set", "model.chanels=3"],
+        "follows from the data": ["train", "--dataset", "cells", "--minutes", "1", "--set", "model.cutoff=3"],
+        "device 'abacus'": ["train", "--dataset", "cells", "--minutes", "1", "--device", "abacus"],
+        "no checkpoint folder": ["train", "--dataset", "cells", "--minutes", "1", "--init", "a/b/c"],
         "no data set 'celsl'": ["train", "--dataset", "celsl", "--minutes", "1", "--dry-run"],
     }
     for words, arguments in cases.items():
