@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
 
 from gnn.errors import InputError
+from gnn.graphs.filling import Group, fill
 from gnn.graphs.graph_set import SPLITS, Split
 
 Key = TypeVar("Key", bound=Hashable)
@@ -17,8 +17,6 @@ SplitBy = Literal["group", "structure"]
 Shares = Mapping[Split, float]
 
 DEFAULT_SHARES: dict[Split, float] = {"train": 0.8, "valid": 0.1, "test": 0.1}
-FILL_ORDER: tuple[Split, ...] = ("test", "valid", "train")
-"""Held-out splits are filled first, so that they change least when data are added."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ def assign_splits(
     With "group", keys of one group stay together and a key without group is its own. Each split takes, in an order
     drawn by the seed, the groups that bring it closer to its count; where there are too few groups to fill the splits,
     structures are split singly and the note says so. With counts, a group of which only a part is needed is cut and its
-    rest left out, never put elsewhere. `contents` name what each key holds, as its elements: groups that alone hold
-    something are held out last, since nothing could be learnt about it without them.
+    rest left out, never put elsewhere. `contents` name what each key holds, as its elements: a group that is the last
+    to hold something stays in training while others will do, since nothing could be learnt about it otherwise.
 
     Raises:
         InputError: more structures are asked for than there are, or `check_shares` refuses the shares.
@@ -108,9 +106,11 @@ def assign_splits(
         note = f"{len(members)} group(s) cannot fill {n_filled} splits, so structures were split singly"
         split_by, members = "structure", _members(keys, groups, "structure")
     ordered = [sorted(members[name], key=lambda i: _draw(seed, str(keys[i]))) for name in _order(members, seed)]
-    if contents is not None:
-        ordered = _sole_holders_last(ordered, contents)
-    assignment = Assignment(_fill(ordered, targets, len(keys), are_counts(shares)), split_by, note)
+    held = [
+        frozenset(item for index in group for item in contents[index]) if contents else frozenset() for group in ordered
+    ]
+    filled = fill([Group(*pair) for pair in zip(ordered, held, strict=True)], targets, len(keys), are_counts(shares))
+    assignment = Assignment(filled, split_by, note)
     return _with_shortfall(assignment, targets) if are_counts(shares) else assignment
 
 
@@ -153,57 +153,6 @@ def _order(members: Mapping[str, list[int]], seed: int) -> list[str]:
     return sorted(members, key=lambda name: _draw(seed, name))
 
 
-def _sole_holders_last(ordered: list[list[int]], contents: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """The same groups, those that alone hold something behind the others."""
-    held = [{item for index in group for item in contents[index]} for group in ordered]
-    holders = Counter(item for items in held for item in items)
-    alone = [any(holders[item] == 1 for item in items) for items in held]
-    return [group for last in (False, True) for group, sole in zip(ordered, alone, strict=True) if sole == last]
-
-
 def _draw(seed: int, name: str) -> bytes:
     """Bytes that order names at random, the same everywhere."""
     return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
-
-
-def _fill(ordered: list[list[int]], targets: Mapping[Split, int], n: int, exact: bool) -> list[Split | None]:
-    """Hand groups to the splits in `FILL_ORDER`.
-
-    Where counts are exact, the last group of a split is cut to them as long as enough structures remain for the others.
-    """
-    splits: list[Split | None] = [None] * n
-    waiting = list(ordered)
-    slack = n - sum(targets.values()) if exact else 0
-    for split in FILL_ORDER:
-        later = FILL_ORDER[FILL_ORDER.index(split) + 1 :]
-        spare = len(waiting) - sum(targets[other] > 0 for other in later)
-        chosen = _choose(waiting, targets[split], spare, slack) if later else waiting
-        indices = [index for group in chosen for index in group]
-        surplus = len(indices) - targets[split]
-        if surplus > 0 and (surplus <= slack or not later):
-            indices = indices[: targets[split]]
-            slack -= surplus
-        for index in indices:
-            splits[index] = split
-        taken = {id(group) for group in chosen}
-        waiting = [group for group in waiting if id(group) not in taken]
-    return splits
-
-
-def _choose(waiting: list[list[int]], target: int, spare: int, slack: int) -> list[list[int]]:
-    """At most `spare` groups that hold about `target` structures, at least one group if there is a target.
-
-    A group is taken where it brings the sum closer to the target, or where its surplus can be left out.
-    """
-    if target <= 0 or spare <= 0:
-        return []
-    chosen: list[list[int]] = []
-    count = 0
-    for group in waiting:
-        if len(chosen) == spare or count >= target:
-            break
-        after = count + len(group)
-        if abs(after - target) < target - count or after - target <= slack:
-            chosen.append(group)
-            count = after
-    return chosen or [min(waiting, key=len)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -169,3 +170,25 @@ def test_where_every_group_is_alone_with_something_the_splits_are_filled_all_the
     groups = sizes_to_groups([5] * 10)
     found = assign_splits(keys_of(groups), groups, DEFAULT_SHARES, 0, "group", [[group] for group in groups])
     assert found.counts() == {"train": 40, "valid": 5, "test": 5}
+
+
+def test_the_last_holder_of_an_element_stays_in_training():
+    groups = sizes_to_groups([5] * 12)
+    contents = [["Si", "Xe"] if group in ("g1", "g4") else ["Si"] for group in groups]
+    for seed in range(20):
+        found = assign_splits(
+            keys_of(groups), groups, {"train": 0.4, "valid": 0.3, "test": 0.3}, seed, "group", contents
+        )
+        assert "train" in {s for g, s in zip(groups, found.splits, strict=True) if g in ("g1", "g4")}
+
+
+def test_counts_are_exact_even_of_last_holders():
+    found = assign_splits(list(range(10)), [None] * 10, {"train": 5, "valid": 5}, contents=[[i] for i in range(10)])
+    assert found.counts() == {"train": 5, "valid": 5, "test": 0}
+
+
+def test_many_structures_are_split_in_linear_time():
+    n = 30_000
+    started = time.process_time()
+    assign_splits(list(range(n)), [None] * n, contents=[("Si",)] * n)
+    assert time.process_time() - started < 10

@@ -1,0 +1,108 @@
+"""Speed of graphs on this machine: neighbour lists beside ASE's, building, writing, reading and batching shards.
+
+`python -m flows.bench.graph_speed DATASET... [--cutoff Å] [--limit N] [--rounds N]` takes the first N structures of
+data sets of the lake and prints a table. CPU seconds of one process with one thread; medians of rounds, in which every
+kind of work is done in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+from ase.neighborlist import primitive_neighbor_list
+
+from flows.settings import find_home
+from gnn.graphs.collate import collate
+from gnn.graphs.graph import Graph
+from gnn.graphs.neighbours import neighbour_list
+from gnn.graphs.rows import graphs_of_rows
+from gnn.graphs.shards import read_shard, write_shard
+from gnn.lake.table import Lake
+
+ASE_STRUCTURES = 30
+BATCH = 32
+
+
+def rows_of(dataset: str, limit: int) -> pa.Table:
+    """The first rows of a data set."""
+    batches = islice(Lake(find_home().lake).record_batches(dataset, batch_rows=limit), limit)
+    return pa.Table.from_batches(list(batches)).slice(0, limit)
+
+
+def neighbours(graphs: list[Graph], cutoff: float) -> None:
+    """Our neighbour lists."""
+    for graph in graphs:
+        neighbour_list(graph.positions, graph.cell, graph.pbc, cutoff)
+
+
+def neighbours_of_ase(graphs: list[Graph], cutoff: float) -> None:
+    """ASE's neighbour lists."""
+    for graph in graphs:
+        cell = graph.cell if graph.pbc.any() else np.eye(3)
+        primitive_neighbor_list("ijS", graph.pbc, cell, graph.positions, cutoff)
+
+
+def batches(graphs: list[Graph]) -> None:
+    """Batches of tensors."""
+    theories = sorted({graph.theory for graph in graphs})
+    for start in range(0, len(graphs), BATCH):
+        collate(graphs[start : start + BATCH], theories)
+
+
+def measure(dataset: str, cutoff: float, limit: int, rounds: int) -> str:
+    """One line of the table: structures a CPU second for each kind of work."""
+    rows = rows_of(dataset, limit)
+    graphs = list(graphs_of_rows(rows, cutoff))
+    n_atoms, n_edges = (sum(getattr(graph, name) for graph in graphs) for name in ("n_atoms", "n_edges"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard.arrow"
+        work: list[tuple[int, Callable[[], object]]] = [
+            (min(len(graphs), ASE_STRUCTURES), lambda: neighbours_of_ase(graphs[:ASE_STRUCTURES], cutoff)),
+            (len(graphs), lambda: neighbours(graphs, cutoff)),
+            (len(graphs), lambda: list(graphs_of_rows(rows, cutoff))),
+            (len(graphs), lambda: write_shard(path, graphs)),
+            (len(graphs), lambda: list(read_shard(path))),
+            (len(graphs), lambda: batches(graphs)),
+        ]
+        seconds = [[cpu_s(job) for _, job in work] for _ in range(rounds)]
+        size = path.stat().st_size / n_edges
+    rates = [n / median(column) for (n, _), column in zip(work, zip(*seconds, strict=True), strict=True)]
+    shape = f"| {dataset} | {len(graphs)} | {n_atoms / len(graphs):.0f} | {n_edges / n_atoms:.0f} |"
+    return shape + "".join(f" {rate:,.0f} |" for rate in rates) + f" {rates[1] / rates[0]:.0f} | {size:.1f} |"
+
+
+def cpu_s(job: Callable[[], object]) -> float:
+    """CPU seconds of one call."""
+    started = time.process_time()
+    job()
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("--cutoff", type=float, default=5.0)
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    columns = (
+        "data set", "structures", "atoms", "edges an atom", "ASE lists/s", "lists/s", "rows to graphs/s", "written/s",
+        "read/s", "batched/s", "lists: times ASE", "bytes an edge",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [measure(name, given.cutoff, given.limit, given.rounds) for name in given.datasets]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
