@@ -160,3 +160,20 @@ def test_curves_survive_a_torn_line_and_repeated_points(tmp_path: Path) -> None:
     heard = Heard()
     curves.replay(heard, "member_1/")
     assert heard.points == [(10, {"member_1/loss": 2.0}), (20, {"member_1/loss": 1.0})]
+
+
+def test_two_theories_train_together(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
+    from gnn.training.evaluation import evaluate
+
+    def shifted(index: int, graph: Any) -> Any:
+        return replace(graph, theory="other/code", energy=graph.energy + 7.0 * graph.n_atoms) if index % 2 else graph
+
+    held = {split: [shifted(i, g) for i, g in enumerate(graphs)] for split, graphs in copper.held.items()}
+    references = copper.graph_set.references["emt/ase"]
+    other = references.model_copy(update={"energies": {e: v + 7.0 for e, v in references.energies.items()}})
+    update = {"theories": ["emt/ase", "other/code"], "references": {"emt/ase": references, "other/code": other}}
+    data = replace(copper, held=held, graph_set=copper.graph_set.model_copy(update=update))
+    outcome = train(resolve(tiny_config(epochs=25), data.graph_set), data, run_folder)
+    found = evaluate([outcome.model], data.batches("valid", max_atoms=100)).metrics.by_theory
+    assert set(found) == {"emt/ase", "other/code"}
+    assert all(errors.energy_mae_mev_per_atom < 1000 for errors in found.values())
