@@ -87,7 +87,8 @@ def locked(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
 class Journal:
     """An append-only JSON-lines file that a killed process can continue.
 
-    The first line is a header that says what the records belong to; each record is fsynced; a torn last line is dropped.
+    The first line is a header that says what the records belong to; each record is fsynced; a torn last line is
+    dropped.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:

@@ -32,7 +32,8 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Set what every verb needs."""
+    """Set what every verb needs; `version` has answered before."""
+    del version
     apply_quiet_defaults()
 
 

@@ -22,7 +22,7 @@ def test_overrides_nest_and_read_toml() -> None:
 
 
 def test_an_override_without_a_value_is_the_users_mistake() -> None:
-    with pytest.raises(InputError, match="a.b=c"):
+    with pytest.raises(InputError, match=r"a\.b=c"):
         overrides(["a.b"])
 
 
