@@ -15,8 +15,8 @@ PREPARE_TIMEOUT_S = 600.0
 DEFAULT_WORKERS = 2
 
 
-def compute_shard(campaign: str, index: int, home: Home, workers: int | None = None) -> ShardResult:
-    """Compute shard `index` of a campaign given by name or file.
+def compute_shard(campaign: str, index: int, home: Home, n_shards: int | None = None) -> ShardResult:
+    """Compute shard `index` of a campaign given by name or file, cut into `n_shards` where that is not done yet.
 
     Raises:
         InputError: no such campaign or shard, or the campaign exists with another specification.
@@ -26,7 +26,7 @@ def compute_shard(campaign: str, index: int, home: Home, workers: int | None = N
 
     folder = folder_of(campaign, home)
     if campaign.endswith(".toml"):
-        _start(folder, Path(campaign), workers or DEFAULT_WORKERS)
+        _start(folder, Path(campaign), n_shards)
     folder.spec()
     manifest = run_one(folder, index)
     return ShardResult(
@@ -40,7 +40,7 @@ def compute_shard(campaign: str, index: int, home: Home, workers: int | None = N
     )
 
 
-def _start(folder: CampaignFolder, path: Path, workers: int) -> None:
+def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:
     """Begin and cut the campaign of a file, one process at a time."""
     from flows.screen import begin, specification
 
@@ -51,4 +51,4 @@ def _start(folder: CampaignFolder, path: Path, workers: int) -> None:
     with locked(folder.root / "prepare.lock", f"the preparation of {folder.name}", PREPARE_TIMEOUT_S):
         if not number_planned(folder.shards):
             running = begin(folder, spec, text)
-            prepared(spec, running.inputs, folder.shards, workers)
+            prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from flows.cli.results import CampaignResult, FunnelStage, ShardCounts
+from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, ShardCounts
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest, write_text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOREIGN = "foreign:"
 SPEC_NAME = "campaign.json"
+KNOWN_FIELDS = {"formula", "prototype", "found", "rank", "hull_distance", "comment"}
 INTERRUPTED = "INTERRUPTED"
 """A campaign whose manifest says RUNNING though no process holds its lock."""
 
@@ -270,6 +271,10 @@ def result_of(folder: CampaignFolder) -> CampaignResult:
         lake_versions=manifest.lake_versions,
         shards=shard_counts(folder, manifest),
         cost=manifest.cost,
+        computed=manifest.computed,
+        reused=manifest.reused,
+        known=[KnownCompoundRow(**outcome.model_dump(include=KNOWN_FIELDS)) for outcome in manifest.known],
+        warnings=manifest.warnings,
         paths={name: folder.home.relative(folder.root / path) for name, path in manifest.paths.items()},
     )
 

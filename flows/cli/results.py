@@ -222,6 +222,17 @@ class ShardCounts(Result):
     failed: int
 
 
+class KnownCompoundRow(Result):
+    """What a campaign made of a known compound."""
+
+    formula: str
+    prototype: str | None
+    found: bool = Field(description="on the shortlist")
+    rank: int | None
+    hull_distance: float | None = Field(description="eV/atom")
+    comment: str
+
+
 class CampaignResult(Result):
     """`sluice screen`, `campaigns show`, `rerun`."""
 
@@ -237,6 +248,10 @@ class CampaignResult(Result):
     shards: ShardCounts
     cost: dict[str, float]
     paths: dict[str, str]
+    computed: int = Field(default=0, description="structures that the last run relaxed")
+    reused: int = Field(default=0, description="structures that earlier runs had relaxed")
+    known: list[KnownCompoundRow] = []
+    warnings: list[str] = []
 
 
 class CampaignPlanResult(Result):

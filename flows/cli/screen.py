@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
-from flows.cli.results import CampaignPlanResult, CampaignResult
+from flows.cli.results import CampaignPlanResult, CampaignResult, FunnelStage, KnownCompoundRow
 
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what an earlier run of this campaign left.")]
 ClusterOption = Annotated[str, typer.Option(help="local, threads or the address of a Dask scheduler.")]
@@ -47,27 +47,41 @@ def screen(
 
 
 def describe(result: CampaignResult) -> None:
-    """The funnel, and where things lie."""
+    """The funnel, the known compounds, and where things lie."""
     version = f" version {result.model_version}" if result.model_version else ""
     say(f"campaign {result.campaign} {result.state}: {result.model}{version} (sha256 {result.model_sha256[:12]})")
-    rows: list[list[object]] = [
-        [stage.stage, stage.n_in, stage.n_out, "; ".join(f"{n} {reason}" for reason, n in stage.rejected.items())]
-        for stage in result.funnel
-    ]
-    table("Funnel", ["stage", "in", "out", "rejected"], rows)
+    show_funnel("Funnel", result.funnel)
+    if result.known:
+        show_known(result.known)
+    for warning in result.warnings:
+        say(f"note: {warning}")
     shards = result.shards
-    say(f"shards: {shards.done} of {shards.total} done, {shards.failed} failed; shortlist: {result.n_shortlist}")
+    say(f"shards: {shards.done} of {shards.total} done, {shards.failed} failed")
+    say(f"structures: {result.computed} computed, {result.reused} reused; shortlist: {result.n_shortlist}")
     for name, path in result.paths.items():
         say(f"{name}: {path}")
 
 
-def describe_plan(result: CampaignPlanResult) -> None:
-    """What would be done."""
+def show_funnel(title: str, funnel: list[FunnelStage]) -> None:
+    """Stages with what they rejected."""
     rows: list[list[object]] = [
         [stage.stage, stage.n_in, stage.n_out, "; ".join(f"{n} {reason}" for reason, n in stage.rejected.items())]
-        for stage in result.funnel
+        for stage in funnel
     ]
-    table("Before relaxation", ["stage", "in", "out", "rejected"], rows)
+    table(title, ["stage", "in", "out", "rejected"], rows)
+
+
+def show_known(known: list[KnownCompoundRow]) -> None:
+    """Known compounds with their rank."""
+    rows: list[list[object]] = [
+        [row.formula, row.prototype, row.rank, "found" if row.found else "missed", row.comment] for row in known
+    ]
+    table("Known compounds", ["formula", "prototype", "rank", "shortlist", "remark"], rows)
+
+
+def describe_plan(result: CampaignPlanResult) -> None:
+    """What would be done."""
+    show_funnel("Before relaxation", result.funnel)
     say(
         f"would relax {result.structures} structures ({result.atoms} atoms) in {result.shards} shards with"
         f" {result.model} at {result.theory}"

@@ -15,7 +15,7 @@ def shard(
     campaign: Annotated[str, typer.Argument(help="A campaign's TOML file, or the name of one that was started.")],
     number: Annotated[int, typer.Argument(min=0, help="The shard's number, from 0.")],
     shards: Annotated[
-        int | None, typer.Option(min=1, help="Workers to cut the campaign for, where it is not cut yet.")
+        int | None, typer.Option(min=1, help="Shards to cut the campaign into, where it is not cut yet.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

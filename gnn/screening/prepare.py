@@ -74,7 +74,7 @@ def preparation_key(spec: CampaignSpec, inputs: Inputs) -> str:
     )
 
 
-def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int) -> Prepared:
+def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int, n_shards: int | None = None) -> Prepared:
     """The preparation in `folder`, made now unless it is there already.
 
     Raises:
@@ -89,7 +89,7 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int) -> 
             f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
             " start it anew with --fresh, or under another name"
         )
-    return _write(prepare(spec, inputs, workers), folder, key)
+    return _write(prepare(spec, inputs, workers, n_shards), folder, key)
 
 
 def refuse_missing_files(spec: CampaignSpec) -> None:
@@ -108,8 +108,8 @@ def refuse_missing_files(spec: CampaignSpec) -> None:
         seen.add(path.resolve())
 
 
-def prepare(spec: CampaignSpec, inputs: Inputs, workers: int) -> Prepared:
-    """Gather, check and cut; see the module."""
+def prepare(spec: CampaignSpec, inputs: Inputs, workers: int, n_shards: int | None = None) -> Prepared:
+    """Gather, check and cut, into `n_shards` where given, else for `workers`; see the module."""
     gathered = gather(spec, inputs)
     unreadable = {_source_id(source): (source, reason) for source, reason in gathered.unreadable.items()}
     by_id = {candidate.candidate_id: candidate for candidate in gathered.candidates}
@@ -125,7 +125,7 @@ def prepare(spec: CampaignSpec, inputs: Inputs, workers: int) -> Prepared:
     if not ledger.alive:
         raise InputError(f"campaign {spec.name}: no candidate is left to compute; {_last_losses(ledger)}")
     references = _references(spec, inputs, by_id)
-    plan = _plan([*(by_id[name] for name in ledger.alive), *references.values()], spec, workers)
+    plan = _plan([*(by_id[name] for name in ledger.alive), *references.values()], spec, workers, n_shards)
     sources = {name: source for name, (source, _) in unreadable.items()}
     return Prepared(by_id, references, ledger, plan, repeated, in_lake, sources)
 
@@ -171,8 +171,8 @@ def _references(spec: CampaignSpec, inputs: Inputs, by_id: Mapping[str, Candidat
     return {candidate.candidate_id: candidate for candidate in reference_candidates(rows, elements)}
 
 
-def _plan(rows: Sequence[Candidate], spec: CampaignSpec, workers: int) -> dict[int, list[str]]:
-    shards = plan_shards(rows, number_of_shards(rows, workers, spec.shards.atoms))
+def _plan(rows: Sequence[Candidate], spec: CampaignSpec, workers: int, n_shards: int | None) -> dict[int, list[str]]:
+    shards = plan_shards(rows, n_shards or number_of_shards(rows, workers, spec.shards.atoms))
     return {index: [candidate.candidate_id for candidate in shard] for index, shard in enumerate(shards)}
 
 
