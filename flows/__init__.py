@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 def load(
     model: str, theory: str | None = None, device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
 ) -> CheckpointPotential:
-    """Give a model as a potential, for `atoms.calc = load("models:/alloys@champion").calculator()`.
+    """Give a model as a potential.
 
-    `model` is a checkpoint folder, a `models:/` URI or a registered name (its champion). `theory` is needed where the
+    An ASE calculator is `load("models:/alloys@champion").calculator()`. `model` is a checkpoint folder, a `models:/` URI or a registered name (its champion). `theory` is needed where the
     model knows several.
 
     Raises:
