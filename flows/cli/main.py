@@ -40,20 +40,14 @@ def root(
 app.command("ingest")(ingest.ingest)
 app.add_typer(lake.app, name="lake")
 app.command("preprocess")(preprocess.preprocess)
-
-
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 app.command("relax")(relax.relax)
-
-
 app.command("screen")(screen.screen)
 app.add_typer(campaigns.app, name="campaigns")
 app.command("shard")(shard.shard)
 app.command("label")(label.label)
-
-
 app.command("demo")(demo.demo)
 
 
