@@ -13,8 +13,8 @@ def load(
 ) -> CheckpointPotential:
     """Give a model as a potential.
 
-    An ASE calculator is `load("models:/alloys@champion").calculator()`. `model` is a checkpoint folder, a `models:/` URI
-    or a registered name (its champion). `theory` is needed where the model knows several.
+    An ASE calculator is `load("models:/alloys@champion").calculator()`. `model` is a checkpoint folder, a `models:/`
+    URI or a registered name (its champion). `theory` is needed where the model knows several.
 
     Raises:
         InputError: there is no such model or theory; the message lists what there is.
