@@ -168,13 +168,13 @@ class MlflowTracker:
 
     @contextmanager
     def running(self) -> Iterator[MlflowTracker]:
-        """Send what is left and close the run: finished, killed (Ctrl-C) or failed."""
-        status = "FAILED"
+        """Send what is left and close the run: finished, killed (Ctrl-C, SIGTERM) or failed."""
+        status = "KILLED"
         try:
             yield self
             status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
+        except Exception:
+            status = "FAILED"
             raise
         finally:
             self.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import tomllib
@@ -25,6 +24,8 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen and do nothing.")]
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
+PREFECT_TERMINATION = "TerminationSignal"
+"""What Prefect makes of a SIGTERM inside a flow; named, so that Prefect is not imported for it."""
 
 
 def say(text: str) -> None:
@@ -132,8 +133,17 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def terminating_like_interrupt() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C, so that a batch system's stop leaves resumable state too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def interrupt(*_: object) -> None:
+        # not by SIGINT: a shell lets background jobs ignore it
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except BaseException as error:
+        if type(error).__name__ == PREFECT_TERMINATION:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cli.output import merged, overrides, speaks_plainly, toml_value
+from flows.cli.output import merged, overrides, speaks_plainly, terminating_like_interrupt, toml_value
 from gnn.errors import InputError, SluiceError
 
 
@@ -74,3 +76,18 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_batch_systems_stop_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), terminating_like_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 5)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_prefects_own_signal_is_an_interrupt_too() -> None:
+    class TerminationSignal(BaseException):  # noqa: N818
+        pass
+
+    with pytest.raises(KeyboardInterrupt), terminating_like_interrupt():
+        raise TerminationSignal
