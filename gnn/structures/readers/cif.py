@@ -1,6 +1,6 @@
 """CIF text: the plain kind that pymatgen writes (no symmetry, full occupancies) at once, all other by pymatgen.
 
-The short way is some forty times faster, which matters for tables of a hundred thousand crystals.
+The short way is forty times faster and more, which matters for tables of a hundred thousand crystals.
 """
 
 from __future__ import annotations

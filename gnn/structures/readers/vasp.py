@@ -32,6 +32,7 @@ META = {
 }
 UNSET = ("--", "")
 TAIL_BYTES = 4096
+DEFAULT_NELM = 60
 HEAD_BYTES = 1 << 20
 ENDS = {"vasp-xml": b"</modeling>", "vasp-out": b"General timing and accounting"}
 
@@ -60,10 +61,11 @@ def _read(path: Path, form: str) -> Iterator[Row]:
     with plain_file(path) as plain:
         if ENDS[form] not in _tail(plain):
             raise UnreadableFile(f"{path.name}: truncated: {ENDS[form].decode()!r} is missing at its end")
-        theory = theory_of(_head(plain))
+        theory, converged = theory_of(_head(plain)), CONVERGED[form](plain)
         steps = 0
         for raw in _steps(plain, path, form):
             raw.theory = theory
+            raw.flags = () if steps >= len(converged) or converged[steps] else ("scf-unconverged",)
             steps += 1
             yield raw
         if steps == 0:
@@ -139,3 +141,33 @@ def _settings(text: str, name: str) -> list[str]:
 
 def _is_true(text: str, name: str) -> bool:
     return (_setting(text, name) or "F").upper().lstrip(".").startswith("T")
+
+
+def _converged_in_vasprun(path: Path) -> list[bool]:
+    """For each ionic step whether its electronic loop ended before NELM steps."""
+    limit = int(_setting(_head(path), "NELM") or DEFAULT_NELM)
+    loops: list[int] = []
+    with path.open("rb") as stream:
+        for line in stream:
+            if b"<calculation>" in line:
+                loops.append(0)
+            if b"<scstep>" in line and loops:
+                loops[-1] += 1
+    return [loop < limit for loop in loops]
+
+
+def _converged_in_outcar(path: Path) -> list[bool]:
+    """For each ionic step whether VASP says that its electronic loop reached EDIFF."""
+    steps: list[bool] = []
+    reached = False
+    with path.open("rb") as stream:
+        for line in stream:
+            if b"aborting loop because EDIFF is reached" in line:
+                reached = True
+            elif b"FREE ENERGIE OF THE ION-ELECTRON SYSTEM" in line:
+                steps.append(reached)
+                reached = False
+    return steps
+
+
+CONVERGED = {"vasp-xml": _converged_in_vasprun, "vasp-out": _converged_in_outcar}

@@ -205,7 +205,7 @@ def test_vasp_against_ase(read, plain, path, form, theory):
     assert np.allclose(record.forces, atoms.get_forces(apply_constraint=False))
     assert np.allclose(record.stress, atoms.calc.results["stress"])
     assert (record.energy, record.free_energy) == (atoms.calc.results["energy"], atoms.calc.results["free_energy"])
-    assert record.theory == theory
+    assert record.theory == theory and record.flags == ()
     assert np.linalg.norm(record.forces.sum(axis=0)) < 1e-5
 
 

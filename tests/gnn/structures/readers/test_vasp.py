@@ -10,7 +10,7 @@ from ase.units import GPa
 
 from gnn.structures.cards import generic_card
 from gnn.structures.readers import UnreadableFile, read_records
-from gnn.structures.readers.vasp import theory_of
+from gnn.structures.readers.vasp import _converged_in_outcar, theory_of
 
 VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <modeling>
@@ -78,6 +78,21 @@ def test_compressed(tmp_path, read_all):
 
 def test_the_theory_that_is_given_wins_over_the_derived_one(tmp_path, read_all):
     assert read_all(vasprun(tmp_path / "vasprun.xml"), generic_card("x", "my/pbe"))[0].theory == "my/pbe"
+
+
+def test_an_electronic_loop_that_ran_to_its_limit_is_flagged(tmp_path, read_all):
+    """The steps here have one electronic iteration each."""
+    path = vasprun(tmp_path / "vasprun.xml", tags='<i type="int" name="NELM"> 1</i>')
+    assert read_all(path, generic_card("x"))[0].flags == ("scf-unconverged",)
+    vasprun(path, tags='<i type="int" name="NELM"> 2</i>')
+    assert read_all(path, generic_card("x"))[0].flags == ()
+
+
+def test_outcar_convergence(tmp_path):
+    path = tmp_path / "OUTCAR"
+    end = " FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n"
+    path.write_text(f"---- aborting loop because EDIFF is reached ----\n{end}---- Iteration\n{end}")
+    assert _converged_in_outcar(path) == [True, False]
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
