@@ -299,6 +299,7 @@ def test_a_hundred_thousand_atoms(build: Builder) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["molecule", "crystal"])
 def test_energy_is_conserved_for_ten_picoseconds(build: Builder, name: str) -> None:
     atoms = molecule("CH3CH2OH") if name == "molecule" else bulk("Cu", cubic=True)
