@@ -86,7 +86,7 @@ def test_a_batch_systems_stop_is_an_interrupt() -> None:
 
 
 def test_prefects_own_signal_is_an_interrupt_too() -> None:
-    class TerminationSignal(BaseException):  # noqa: N818
+    class TerminationSignal(BaseException):
         pass
 
     with pytest.raises(KeyboardInterrupt), terminating_like_interrupt():
