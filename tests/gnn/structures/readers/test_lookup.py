@@ -1,0 +1,59 @@
+"""Finding labels by path, by usual name, by template."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnn.errors import InputError
+from gnn.structures.readers.lookup import MISSING, ORIGINS, SPELLINGS, filled, find, usual
+
+VALUES = {"a": {"b": [10, {"c": 3}]}, "x.y": 1, "none": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("a.b.0", 10), ("a.b.1.c", 3), ("a.b.-1.c", 3), ("x.y", 1), ("none", None), ("a.q", MISSING), ("a.b.7", MISSING),
+     ("a.b.0.c", MISSING), ("", MISSING)],
+)  # fmt: skip
+def test_paths(path, value):
+    assert find(VALUES, path) == value if value is not MISSING else find(VALUES, path) is MISSING
+
+
+@given(st.sampled_from(sorted(SPELLINGS)), st.data())
+def test_each_usual_name_with_each_origin_in_any_case(label, data):
+    name = data.draw(st.sampled_from(SPELLINGS[label]))
+    origin = data.draw(st.sampled_from(ORIGINS))
+    key = f"{origin}_{name}" if origin else name
+    key = data.draw(st.sampled_from([key, key.upper(), key.title(), key.replace("_", "-")]))
+    assert usual({key: 1.5, "unrelated": 2.0}, label) == (key, 1.5)
+
+
+@pytest.mark.parametrize("key", ["mace_energy", "corrected_total_energy", "energy_above_hull", "formation_energy"])
+def test_other_energies_are_not_the_energy(key):
+    assert usual({key: 1.0}, "energy")[1] is MISSING
+
+
+def test_null_is_no_label():
+    assert usual({"energy": None, "REF_energy": 2.0}, "energy") == ("REF_energy", 2.0)
+    assert usual({"energy": None}, "energy")[1] is MISSING
+
+
+def test_two_that_agree_are_one():
+    assert usual({"forces": np.ones((2, 3)), "REF_forces": np.ones((2, 3))}, "forces")[0] == "forces"
+    assert usual({"energy": 1.0, "dft_energy": 1.0 + 1e-10}, "energy")[0] == "energy"
+
+
+@pytest.mark.parametrize("other", [np.zeros((2, 3)), np.ones((3, 3))])
+def test_two_that_differ_are_an_error(other):
+    with pytest.raises(InputError, match=r"'forces' and 'REF_forces' both .* write \[columns\]"):
+        usual({"forces": np.ones((2, 3)), "REF_forces": other}, "forces")
+
+
+def test_templates():
+    assert filled("{a.b.0} and {x.y}", VALUES) == "10 and 1"
+    assert filled("{a.q}", VALUES) is None and filled("{none}", VALUES) is None
+    assert filled("plain", VALUES) == "plain"
+    assert filled("{__class__}", VALUES) is None, "paths look into values and nowhere else"
