@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from flows.cli.output import say
 from flows.cli.results import CampaignResult, DemoResult, EvaluateResult, IngestResult, TrainResult
@@ -18,7 +19,7 @@ from gnn.errors import InputError
 from gnn.lake.table import Lake
 from gnn.screening.truth import TruthCase, TruthScore, elemental_references, formation_energy, score, truth_cases
 from gnn.structures.atoms import record_to_atoms
-from gnn.structures.record import Record, table_to_records
+from gnn.structures.record import RECORD_SCHEMA, Record, table_to_records
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -124,9 +125,8 @@ def run_campaign(home: Home, cluster: str) -> CampaignResult:
 
 def score_truth(home: Home) -> TruthScore:
     """Relax by the model from where DFT's relaxations started, and compare formation energies."""
-    lake = Lake(home.lake)
-    cases = truth_cases(table_to_records(lake.read(TRUTH)))
-    references = elemental_references(table_to_records(lake.read(TRAINING)))
+    cases = truth_cases(table_to_records(pq.read_table(sample_file(f"{TRUTH}.parquet"), schema=RECORD_SCHEMA)))
+    references = elemental_references(table_to_records(Lake(home.lake).read(TRAINING)))
     true = [_formation_energy(case.end, references) for case in cases]
     predicted = _predicted(home, cases, references)
     return score(np.array(predicted), np.array(true))
@@ -155,14 +155,20 @@ def _predicted(home: Home, cases: list[TruthCase], references: dict[str, float])
 
 def describe(result: DemoResult) -> dict[str, Any]:
     """The figures a newcomer wants to see first."""
+    funnel = {stage.stage: stage.n_out for stage in result.campaign.funnel}
     return {
         "structures in the lake": result.ingest.kept + result.ingest.duplicates,
-        "test energy MAE, meV/atom": result.evaluate.energy_mae_mev_per_atom,
-        "test force MAE, meV/Å": result.evaluate.force_mae_mev_per_angstrom,
-        "candidates": result.campaign.n_candidates,
+        "test energy MAE, meV/atom": _rounded(result.evaluate.energy_mae_mev_per_atom),
+        "test force MAE, meV/Å": _rounded(result.evaluate.force_mae_mev_per_angstrom),
+        "distinct candidates": funnel.get("distinct", result.campaign.n_candidates),
         "shortlist": result.campaign.n_shortlist,
-        "Spearman against DFT": round(result.truth["spearman"], 3),
-        "best decile found": round(result.truth["best_decile_recall"], 2),
-        "seconds": sum(result.seconds.values()),
+        "relaxations compared with DFT": result.truth["n"],
+        "Spearman against DFT": _rounded(result.truth["spearman"], 3),
+        "best decile found": _rounded(result.truth["best_decile_recall"], 2),
+        "seconds": _rounded(sum(result.seconds.values())),
         "report": result.report,
     }
+
+
+def _rounded(figure: float | None, digits: int = 1) -> float | None:
+    return None if figure is None else round(figure, digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -34,6 +35,8 @@ def root(
 ) -> None:
     """Set what every verb needs; `version` has answered before."""
     del version
+    # verbs show progress themselves; a worker that runs the same flows keeps Prefect's own log
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     apply_quiet_defaults()
 
 
