@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -289,14 +288,3 @@ def request_cancel(folder: CampaignFolder) -> None:
     if not folder.is_running():
         raise InputError(f"campaign {folder.name!r} is not running; there is nothing to cancel")
     write_text(folder.cancel_mark, "")
-
-
-def journal_counts(folder: Path) -> int:
-    """Structures finished so far: lines of journals, headers aside."""
-    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in folder.glob("shard-*.part.jsonl"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

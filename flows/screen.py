@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
+from flows.campaign_bar import watching
 from flows.campaigns import (
     CampaignFolder,
-    journal_counts,
     pin_model,
     potential_of,
     refuse_another_spec,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from flows.shards import ShardOutcome
 
 STAGE = "screen"
-POLL_S = 0.5
 
 
 @dataclass
@@ -375,33 +374,3 @@ def refuse_failures(folder: CampaignFolder, outcomes: Sequence[ShardOutcome]) ->
     if folder.cancel_mark.exists():
         raise SluiceError(f"campaign {folder.name} was cancelled; the same command goes on from here")
     raise_if_failed(f"campaign {folder.name}", outcomes)
-
-
-@contextmanager
-def watching(folder: Path, total: int, show: bool) -> Iterator[None]:
-    """A progress bar on stderr that counts finished structures in the journals."""
-    if not show:
-        yield
-        return
-    from threading import Event, Thread
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    stop = Event()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("relaxing", total=total)
-
-        def poll() -> None:
-            while not stop.wait(POLL_S):
-                bar.update(task, completed=journal_counts(folder))
-
-        thread = Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            bar.update(task, completed=journal_counts(folder))

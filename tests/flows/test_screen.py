@@ -20,6 +20,7 @@ from ase.io import read
 from typer.testing import CliRunner
 
 from flows import campaigns as campaign_folders
+from flows.campaign_bar import JournalCounter
 from flows.campaign_outputs import report_context
 from flows.campaign_plan import check_campaign, describe_campaign
 from flows.campaign_shard import compute_shard
@@ -414,6 +415,23 @@ def test_folders(home: Home, campaign_file: Path) -> None:
     with pytest.raises(InputError, match=r"no campaign 'metals' in .*; there are: none"):
         folder_of("metals", home).spec()
     refuse_another_spec(folder_of("metals", home), read_campaign(campaign_file))
+
+
+def test_counting_journals(tmp_path: Path) -> None:
+    counter = JournalCounter(tmp_path)
+    assert counter.count() == 0
+    journal = tmp_path / "shard-0000.part.jsonl"
+    journal.write_bytes(b"header\n")
+    assert counter.count() == 0
+    with journal.open("ab") as stream:
+        stream.write(b"one\ntwo\nthr")
+    assert counter.count() == 2
+    with journal.open("ab") as stream:
+        stream.write(b"ee\n")
+    (tmp_path / "shard-0001.part.jsonl").write_bytes(b"header\none\n")
+    assert counter.count() == 4
+    journal.write_bytes(b"header\none\n")
+    assert counter.count() == 2
 
 
 def test_flat_tables() -> None:
