@@ -23,6 +23,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 ID_LENGTH = 16
 
+Reason = tuple[str, str] | None
+"""A reason that is counted and a detail that is not, or None."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -127,24 +130,24 @@ def _decorated(
             yield Candidate.of(atoms, derivative.name, f"derivative:{derivative.name}:{'-'.join(system)}")
 
 
-def constraint_reason(candidate: Candidate, spec: CandidateSpec, known_elements: frozenset[str]) -> str | None:
+def constraint_reason(candidate: Candidate, spec: CandidateSpec, known_elements: frozenset[str]) -> Reason:
     """Why the campaign's constraints keep a candidate out, None if they let it in.
 
     `known_elements`: chemical symbols that the model knows.
     """
     elements = candidate.elements
     if unknown := sorted(set(elements) - known_elements):
-        return f"the model does not know {', '.join(unknown)}"
+        return "elements the model does not know", ", ".join(unknown)
     if excluded := sorted(set(elements) & set(spec.exclude)):
-        return f"excluded element {', '.join(excluded)}"
+        return "excluded elements", ", ".join(excluded)
     if len(elements) > spec.max_elements:
-        return f"more than {spec.max_elements} elements"
+        return f"more than {spec.max_elements} elements", ""
     if len(elements) < spec.min_elements:
-        return f"fewer than {spec.min_elements} elements"
+        return f"fewer than {spec.min_elements} elements", ""
     if candidate.n_atoms > spec.max_atoms:
-        return f"more than {spec.max_atoms} atoms"
+        return f"more than {spec.max_atoms} atoms", ""
     if spec.charge_neutral and not can_be_neutral(candidate.formula):
-        return "common oxidation states cannot make it neutral"
+        return "common oxidation states cannot make it neutral", ""
     return None
 
 

@@ -156,7 +156,7 @@ def _unreferenced(
 ) -> Reasons:
     without = [name for name in names if measured[name].hull_distance is None]
     missing = {name: hull.missing(prepared.candidates[name].elements) for name in without}
-    return {name: f"no reference energy of {', '.join(elements)}" for name, elements in missing.items()}
+    return {name: ("no reference energy", ", ".join(elements)) for name, elements in missing.items()}
 
 
 def _places(

@@ -141,7 +141,7 @@ def test_without_references_there_is_no_distance(make_spec: MakeSpec, ready: Pre
     conclusion = conclude(make_spec(), ready, all_results(ready), only_al, "t")
     check(conclusion, ready)
     assert {row["reason"] for row in conclusion.rows if row["stage_dropped"] == "near_hull"} == {
-        "no reference energy of Cu"
+        "no reference energy: Cu"
     }
 
 
