@@ -79,7 +79,7 @@ class TrainingBars:
         self.members = members
         self._bars: Bars | None = None
         self._tasks: list[TaskID] = []
-        self._line_at = time.monotonic()
+        self._line_at = [time.monotonic()] * members
 
     def __enter__(self) -> TrainingBars:
         if self.enabled and sys.stderr.isatty():
@@ -99,8 +99,8 @@ class TrainingBars:
             left = remaining(progress)
             task = self._tasks[member]
             self._bars.update(task, completed=progress.progress, text=described(progress), left=left)
-        elif self.enabled and time.monotonic() - self._line_at > LINE_EVERY_S:
-            self._line_at = time.monotonic()
+        elif self.enabled and time.monotonic() - self._line_at[member] > LINE_EVERY_S:
+            self._line_at[member] = time.monotonic()
             name = "" if self.members == 1 else f"member {member}  "
             sys.stderr.write(f"{name}{progress.progress:4.0%}  {described(progress)}  {remaining(progress)} left\n")
             sys.stderr.flush()
