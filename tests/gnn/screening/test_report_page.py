@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -216,8 +215,6 @@ def test_many_candidates_make_no_large_page(report_context):
     table = report_context.candidates
     many = pa.concat_tables([table.set_column(table.column_names.index("shortlisted"), "shortlisted",
                              pa.array([False] * table.num_rows))] * 60 + [table])  # fmt: skip
-    start = time.process_time()
     page = render(replace(report_context, candidates=many))
-    assert time.process_time() - start < 20
     assert len(page.encode()) < 3_000_000
     assert "drawn" in page
