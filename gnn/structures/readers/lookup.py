@@ -41,6 +41,9 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 """Usual names of each label, without case and origin."""
 
+ONE_NUMBER = frozenset({"energy", "free_energy"})
+"""Labels that are one number a structure; an array under one of their names is something else."""
+
 _FULL_SPELLINGS = {
     label: frozenset(f"{origin}_{name}" if origin else name for origin in ORIGINS for name in names)
     for label, names in SPELLINGS.items()
@@ -75,6 +78,9 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
     """
     names = _FULL_SPELLINGS[label]
     found = [(key, value) for key, value in values.items() if value is not None and _word(key) in names]
+    if label in ONE_NUMBER:
+        # ASE writes per-atom `energies` beside the energy
+        found = [(key, value) for key, value in found if np.size(value) == 1]
     if not found:
         return "", MISSING
     if any(not _same(found[0][1], value) for _, value in found[1:]):

@@ -52,6 +52,10 @@ def test_two_that_differ_are_an_error(other):
         usual({"forces": np.ones((2, 3)), "REF_forces": other}, "forces")
 
 
+def test_per_atom_energies_beside_the_energy_are_left_alone():
+    assert usual({"energies": np.array([-1.0, -2.0]), "energy": -3.0}, "energy") == ("energy", -3.0)
+
+
 def test_templates():
     assert filled("{a.b.0} and {x.y}", VALUES) == "10 and 1"
     assert filled("{a.q}", VALUES) is None and filled("{none}", VALUES) is None
