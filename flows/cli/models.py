@@ -36,7 +36,10 @@ def show_one(model: ModelArgument, as_json: JsonOption = False) -> None:
 
     home = find_home()
     if model.count("/") + model.count("@") == model.count("models:/"):
-        show(_result(list_models(home, parse_reference(model).name)), as_json, describe)
+        versions = list_models(home, parse_reference(model).name)
+        if not versions:
+            lookup(model, home)
+        show(_result(versions), as_json, describe)
         return
     found, path = lookup(model, home)
     show(_result([found]), as_json, describe)
