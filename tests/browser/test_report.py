@@ -47,12 +47,10 @@ def head(column: int) -> str:
     return f"#shortlist-table th:nth-child({column + 1}) button"
 
 
-def test_it_opens_fast_without_errors_or_requests(page, report, requests):
-    timing = page.execute_script("const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd")
+def test_it_opens_without_errors_or_requests(page, report, requests):
     addresses = requests(page)
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     assert {address for address in addresses if not address.startswith("data:")} == {report.as_uri()}
-    assert timing < 2000
 
 
 def test_a_column_sorts_up_and_down(page):
