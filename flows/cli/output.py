@@ -121,15 +121,6 @@ def toml_value(text: str) -> Any:
         return text
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, table by table."""
-    result = dict(base)
-    for key, value in changes.items():
-        both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both_tables else value
-    return result
-
-
 @contextmanager
 def terminating_like_interrupt() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C, so that a batch system's stop leaves resumable state too."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.output import DryRunOption, JsonOption, SetOption, merged, overrides, say, show, speaks_plainly, table
+from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
 from flows.cli.results import TrainResult
+from gnn.overlay import merged
 
 if TYPE_CHECKING:
     from gnn.training.config import TrainConfig

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gnn.errors import InputError
 from gnn.files import digest
+from gnn.overlay import merged
 from gnn.screening.derivatives import LARGEST, PARENTS
 from gnn.screening.prototypes import PROTOTYPES
 from gnn.structures.record import symbol_number
@@ -210,15 +211,6 @@ class CampaignSpec(Part):
     def path(self, name: str) -> Path:
         """`name` taken relative to the campaign file."""
         return (Path(self.base or ".") / name).expanduser()
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, table by table."""
-    result = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 def read_campaign(path: Path, changes: Mapping[str, Any] | None = None) -> CampaignSpec:

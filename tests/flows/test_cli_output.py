@@ -7,10 +7,8 @@ import sys
 
 import pytest
 import typer
-from hypothesis import given
-from hypothesis import strategies as st
 
-from flows.cli.output import merged, overrides, speaks_plainly, terminating_like_interrupt, toml_value
+from flows.cli.output import overrides, speaks_plainly, terminating_like_interrupt, toml_value
 from gnn.errors import InputError, SluiceError
 
 
@@ -26,16 +24,6 @@ def test_overrides_nest_and_read_toml() -> None:
 def test_an_override_without_a_value_is_the_users_mistake() -> None:
     with pytest.raises(InputError, match=r"a\.b=c"):
         overrides(["a.b"])
-
-
-def test_merged_lays_tables_over_tables() -> None:
-    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
-
-
-@given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=4))
-def test_merging_nothing_changes_nothing(base: dict[str, int]) -> None:
-    assert merged(base, {}) == base
-    assert merged({}, base) == base
 
 
 def test_toml_value_takes_text_as_it_is() -> None:
