@@ -12,15 +12,16 @@ LARGEST_SCALE = 1e3
 
 
 def calibrate(parity: Parity) -> Calibration | None:
-    """The factor s that makes errors of the mean normal with deviation s · spread: s² = mean(error² / spread²).
+    """The factor s that makes the spread as large as the error on average: s² = mean(error²) / mean(spread²).
 
-    The maximum-likelihood scale of Gaussian uncertainties (Levi et al., Sensors 22, 5540 (2022), "std scaling"). None
-    with fewer than ten structures or a spread that vanishes.
+    Moments are matched rather than the likelihood of each error: over the spread of M members an error is distributed
+    as Student's t with M - 1 degrees of freedom, whose mean square is infinite for two and three members, so one pair
+    of members that agree by chance would decide the factor. None with fewer than ten structures or no spread at all.
     """
     spread = parity.energy_std
     usable = spread > 1e-9
     if int(usable.sum()) < FEWEST:
         return None
     error = (parity.energy_predicted - parity.energy_label)[usable]
-    scale = float(np.sqrt(np.mean(np.square(error / spread[usable]))))
+    scale = float(np.sqrt(np.mean(np.square(error)) / np.mean(np.square(spread[usable]))))
     return Calibration(energy_scale=min(max(scale, 1.0 / LARGEST_SCALE), LARGEST_SCALE), n=int(usable.sum()))

@@ -159,3 +159,16 @@ def test_calibration_finds_the_factor() -> None:
     assert found.energy_scale == pytest.approx(3.0, rel=0.05)
     assert calibrate(replace(parity, energy_std=np.zeros(4000))) is None
     assert calibrate(Parity(label[:5], predicted[:5], spread[:5], nothing, nothing, {})) is None
+
+
+def test_two_members_that_agree_by_chance_do_not_decide_the_factor():
+    random = np.random.default_rng(0)
+    n, nothing = 4000, np.zeros(0)
+    members = random.normal(0.0, 1.0, (2, n))
+    spread = members.std(axis=0)
+    spread[0] = 1e-6
+    parity = Parity(np.zeros(n), members.mean(axis=0), spread, nothing, nothing, {})
+    found = calibrate(parity)
+    # the mean of two has variance 1/2, and so has their spread on average
+    assert found is not None
+    assert found.energy_scale == pytest.approx(1.0, rel=0.1)
