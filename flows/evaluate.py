@@ -51,13 +51,13 @@ def evaluate(
     Raises:
         InputError: no such model, data set or file, or nothing in it that the model can be compared with.
     """
+    from gnn.models.device import device_of
     from gnn.training.checkpoint import read_checkpoint
     from gnn.training.evaluation import evaluate as errors_of
-    from gnn.training.optimiser import choose_device
 
     found = find(model, home)
     manifest, members = read_checkpoint(found.path)
-    target = choose_device(device)
+    target = device_of(device)
     source = source_of(data, home, manifest, split, card, theory)
     dtype = next(members[0].parameters()).dtype
     batches = packed(known_to(manifest, source), manifest, max_atoms, dtype)

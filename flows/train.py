@@ -165,10 +165,10 @@ def conclude(plan: Plan, outcomes: list[TrainOutcome], tracker: MlflowTracker, w
 
 def evaluate_splits(plan: Plan, outcomes: list[TrainOutcome]) -> dict[str, Evaluation]:
     """Errors of the committee's mean on the validation and the test split."""
+    from gnn.models.device import device_of
     from gnn.training.evaluation import evaluate
-    from gnn.training.optimiser import choose_device
 
-    device = choose_device(plan.config.device)
+    device = device_of(plan.config.device)
     models = [outcome.model.to(device) for outcome in outcomes]
     max_atoms = plan.members[0].recipe.max_atoms * plan.config.batch.valid_factor
     counts = plan.data.graph_set.split_counts
@@ -277,7 +277,7 @@ def refuse_early(config: TrainConfig, home: Home) -> None:
     """
     from flows.registry import check_name
     from gnn.lake.table import Lake
-    from gnn.training.optimiser import choose_device
+    from gnn.models.device import device_of
     from gnn.training.resolve import check_overrides
 
     lake = Lake(home.lake)
@@ -286,7 +286,7 @@ def refuse_early(config: TrainConfig, home: Home) -> None:
     if config.register_as is not None:
         check_name(config.register_as)
     check_overrides(config)
-    choose_device(config.device)
+    device_of(config.device)
     start_of(config.init, home)
 
 

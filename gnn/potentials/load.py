@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
+from gnn.models.device import device_of
 from gnn.models.model import Model, Prediction
 from gnn.potentials.allocator import keep_freed_memory
 from gnn.potentials.evaluate import predict_atoms
@@ -157,23 +158,6 @@ def _precision(dtype: str) -> torch.dtype:
     if dtype not in PRECISIONS:
         raise InputError(f"dtype {dtype!r} is not known; choose {' or '.join(PRECISIONS)}")
     return PRECISIONS[dtype]
-
-
-def device_of(name: str) -> torch.device:
-    """The device called `name`.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is not known; write cpu, cuda, cuda:1 or auto") from None
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} GPUs")
-    return device
 
 
 def _chosen_theory(manifest: CheckpointManifest, theory: str | None, path: Path) -> str:

@@ -15,6 +15,7 @@ from gnn.errors import InputError, SluiceError
 from gnn.files import locked
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import Split
+from gnn.models.device import device_of
 from gnn.models.model import Model, build_model
 from gnn.training import state as disk
 from gnn.training.config import TrainConfig
@@ -22,7 +23,7 @@ from gnn.training.data import TrainingData
 from gnn.training.ema import Ema, copy_weights
 from gnn.training.evaluation import Accumulator
 from gnn.training.losses import loss_terms, total_loss
-from gnn.training.optimiser import choose_device, make_budget, make_optimiser
+from gnn.training.optimiser import make_budget, make_optimiser
 from gnn.training.resolve import Recipe
 from gnn.training.schedule import Budget, Position, learning_rate_factor
 from gnn.training.state import EpochRecord, TrainState
@@ -100,7 +101,7 @@ class Trainer:
         self.folder = run_folder
         self.tracker = tracker
         self.report = progress
-        self.device = choose_device(self.config.device)
+        self.device = device_of(self.config.device)
         self.model = self._new_model()
         self.parameters = dict(self.model.named_parameters())
         self.optimiser = make_optimiser(self.model, self.config, recipe.lr)

@@ -10,23 +10,6 @@ from gnn.training.config import TrainConfig
 from gnn.training.schedule import Budget, EpochBudget, TimeBudget
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` takes a GPU where there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name!r}: this machine has no usable GPU; use --device cpu or auto")
-    return device
-
-
 def make_optimiser(model: nn.Module, config: TrainConfig, lr: float) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]

@@ -13,7 +13,8 @@ from ase.build import bulk
 
 from gnn.errors import InputError
 from gnn.graphs.collate import batch_of_atoms
-from gnn.potentials.load import device_of, load
+from gnn.models.device import device_of
+from gnn.potentials.load import load
 from gnn.potentials.potential import BatchPrediction
 from gnn.training.checkpoint import read_checkpoint
 

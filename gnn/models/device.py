@@ -1,0 +1,24 @@
+"""The device that a network runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from gnn.errors import InputError
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not known; write cpu, cuda, cuda:1 or auto") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} GPUs")
+    return device
