@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "sluice.toml"
+WORK_POOL, WORK_POOL_TYPE = "sluice", "process"
+"""The Prefect work pool that `sluice up` serves and deployments run in."""
+CLUSTER_VARIABLE = "SLUICE_CLUSTER"
+"""Where shards are computed unless `--cluster` says otherwise; `sluice up`'s Dask scheduler while it runs."""
 QUIET_DEFAULTS = {
     # nothing phones home: MLflow takes only the word "true"
     "DO_NOT_TRACK": "true",
@@ -65,6 +69,11 @@ class Home:
     def mlruns(self) -> Path:
         """MLflow's embedded store."""
         return self.root / "mlruns"
+
+    @property
+    def services(self) -> Path:
+        """What `sluice up` started: its record, logs and databases."""
+        return self.root / ".sluice" / "services"
 
     def relative(self, path: Path) -> str:
         """`path` relative to the home, as manifests hold it; absolute where it lies elsewhere."""
