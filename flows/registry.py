@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from flows.artifacts import FOLDER, folder_of
+from flows.artifacts import SCHEME as ARTIFACTS_SCHEME
 from flows.settings import Home
-from flows.tracking import ARTIFACTS, connect, experiment_id, flattened, store_exists
+from flows.tracking import connect, experiment_id, flattened, is_embedded, store_exists
 from gnn.errors import InputError, SluiceError
 from gnn.files import file_sha256, locked
 
@@ -174,6 +176,12 @@ def _local_folder(client: MlflowClient, home: Home, model: RegisteredModel) -> P
     if parts.scheme in ("", "file"):
         path = Path(unquote(parts.path))
         return path if path.is_dir() else _moved_with_home(path, home)
+    if parts.scheme == ARTIFACTS_SCHEME:
+        path = folder_of(model.source, home.mlruns / FOLDER)
+        if (path / MANIFEST_NAME).is_file():
+            return path
+        if is_embedded():
+            raise SluiceError(f"the files of the registered model are gone: {path} does not exist")
     cached = home.models / "downloads" / (model.sha256 or f"{model.name}-{model.version}")
     with locked(cached.with_name(f"{cached.name}.lock"), f"download of {model.name}", timeout_s=600):
         if not (cached / MANIFEST_NAME).is_file():
@@ -185,7 +193,7 @@ def _moved_with_home(path: Path, home: Home) -> Path:
     """The same files after the home was moved or copied: what follows mlruns/artifacts is the same."""
     parts = path.parts
     for index in range(len(parts) - 1):
-        if parts[index : index + 2] == (home.mlruns.name, ARTIFACTS):
+        if parts[index : index + 2] == (home.mlruns.name, FOLDER):
             candidate = home.mlruns.joinpath(*parts[index + 1 :])
             if candidate.is_dir():
                 return candidate
@@ -246,7 +254,7 @@ def register(
         "data": ", ".join(f"{i.dataset}@{i.version}" for i in manifest.data.inputs),
         **_headline_tags(manifest.metrics),
     }
-    experiment_key = experiment_id(client, home, experiment)
+    experiment_key = experiment_id(client, experiment)
     run_id = run_id or _import_run(client, experiment_key, name, tags)
     model_id, source = _log_model(client, experiment_key, folder, name, run_id, tags)
     version = _create_version(client, name, source, run_id, {**tags, "model_id": model_id}, model_id)
@@ -310,6 +318,11 @@ def list_models(home: Home, name: str | None = None) -> list[RegisteredModel]:
         find_version(client, Reference(name, version=_latest(client, name)))
     names = [name] if name else sorted(model.name for model in client.search_registered_models())
     return [_described(version, client) for each in names for version in _versions(client, each)]
+
+
+def registered_names(home: Home) -> list[str]:
+    """Names of all registered models."""
+    return sorted(model.name for model in connect(home).search_registered_models()) if store_exists(home) else []
 
 
 def _latest(client: MlflowClient, name: str) -> str | None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.artifacts import address_of
 from flows.settings import Home, apply_quiet_defaults
 from gnn import __version__
 from gnn.errors import InputError, SluiceError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
-ARTIFACTS = "artifacts"
 LONGEST_PARAM = 6000
 BATCH_OF_METRICS, BATCH_OF_PARAMS = 1000, 100
 NAME_CHARACTERS = re.compile(r"[^\w\-. /:]")
@@ -63,13 +63,13 @@ def connect(home: Home) -> MlflowClient:
         raise InputError(f"MLFLOW_TRACKING_URI {uri!r} cannot be used: {error}") from None
 
 
-def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
-    """The experiment of that name, made if it is new; an embedded one keeps its files under the home."""
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """The experiment of that name, made if it is new; its files lie under one address, embedded or served."""
     from mlflow.exceptions import MlflowException
 
     if (found := client.get_experiment_by_name(name)) is not None:
         return str(found.experiment_id)
-    location = (home.mlruns / ARTIFACTS / clean_name(name)).resolve().as_uri() if is_embedded() else None
+    location = address_of(clean_name(name)) if is_embedded() else None
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
@@ -113,7 +113,7 @@ class MlflowTracker:
         """Begin a run, or go on with `run_id` where the store still has it."""
         client = connect(home)
         if run_id is None or not _reopen(client, run_id):
-            experiment_key = experiment_id(client, home, experiment)
+            experiment_key = experiment_id(client, experiment)
             run_id = client.create_run(experiment_key, run_name=run_name, tags=tags).info.run_id
         return cls(client, run_id)
 
