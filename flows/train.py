@@ -16,17 +16,21 @@ from flows.settings import Home
 from flows.tracking import MlflowTracker, code_version, environment
 from gnn.errors import InputError
 from gnn.files import write_text
+from gnn.graphs.graph_set import Split
 from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from gnn.graphs.loader import GraphData
     from gnn.lake.table import Lake
     from gnn.training.checkpoint import CheckpointManifest
     from gnn.training.evaluation import Evaluation
     from gnn.training.loop import TrainOutcome
     from gnn.training.resolve import Recipe
     from gnn.training.state import TrainState
+    from gnn.training.uncertainty import Uncertainty
 
 RUN_NAME = "tracking.json"
+HELD_OUT: tuple[Split, ...] = ("valid", "test")
 
 
 @flow(name="train", persist_result=False, validate_parameters=False)
@@ -152,7 +156,7 @@ def finished_states(plan: Plan) -> list[TrainState] | None:
 def conclude(plan: Plan, outcomes: list[TrainOutcome], tracker: MlflowTracker, wall_s: float) -> CheckpointManifest:
     """Evaluate, draw, write the checkpoint, and tell the tracker."""
     evaluations = evaluate_splits(plan, outcomes)
-    manifest = write_plan(plan, outcomes, evaluations, wall_s)
+    manifest = write_plan(plan, outcomes, evaluations, calibrated(plan, outcomes, evaluations), wall_s)
     keep_parity(plan, manifest, evaluations)
     last = max(outcome.steps for outcome in outcomes)
     for split, evaluation in evaluations.items():
@@ -163,7 +167,7 @@ def conclude(plan: Plan, outcomes: list[TrainOutcome], tracker: MlflowTracker, w
     return manifest
 
 
-def evaluate_splits(plan: Plan, outcomes: list[TrainOutcome]) -> dict[str, Evaluation]:
+def evaluate_splits(plan: Plan, outcomes: list[TrainOutcome]) -> dict[Split, Evaluation]:
     """Errors of the committee's mean on the validation and the test split."""
     from gnn.models.device import device_of
     from gnn.training.evaluation import evaluate
@@ -174,13 +178,17 @@ def evaluate_splits(plan: Plan, outcomes: list[TrainOutcome]) -> dict[str, Evalu
     counts = plan.data.graph_set.split_counts
     return {
         split: evaluate(models, plan.data.batches(split, max_atoms, shuffle=False), device)
-        for split in ("valid", "test")
+        for split in HELD_OUT
         if counts.get(split, 0)
     }
 
 
 def write_plan(
-    plan: Plan, outcomes: list[TrainOutcome], evaluations: dict[str, Evaluation], wall_s: float
+    plan: Plan,
+    outcomes: list[TrainOutcome],
+    evaluations: dict[Split, Evaluation],
+    uncertainty: Uncertainty,
+    wall_s: float,
 ) -> CheckpointManifest:
     """The checkpoint of all members."""
     from gnn.training.checkpoint import write_checkpoint
@@ -193,12 +201,13 @@ def write_plan(
         metrics={split: e.metrics.model_dump(exclude_none=True) for split, e in evaluations.items()},
         training=plan.config.model_dump(mode="json", exclude={"device", "threads"}),
         cost=cost_of(outcomes, wall_s),
-        calibration=calibrated(evaluations.get("valid"), len(outcomes)),
+        calibration=uncertainty.calibration,
+        whitening=uncertainty.whitening,
         code=code_version(),
     )
 
 
-def keep_parity(plan: Plan, manifest: CheckpointManifest, evaluations: dict[str, Evaluation]) -> None:
+def keep_parity(plan: Plan, manifest: CheckpointManifest, evaluations: dict[Split, Evaluation]) -> None:
     """Parity arrays beside the weights, for the reports of campaigns."""
     from gnn.training.parity import write_parity
 
@@ -206,11 +215,22 @@ def keep_parity(plan: Plan, manifest: CheckpointManifest, evaluations: dict[str,
     write_parity(plan.checkpoint, {split: found.parity for split, found in evaluations.items()}, units)
 
 
-def calibrated(valid: Evaluation | None, members: int) -> Any:
-    """How the spread of a committee scales to its error; None for one network or without validation energies."""
-    from gnn.training.calibration import calibrate
+def calibrated(plan: Plan, outcomes: list[TrainOutcome], evaluations: dict[Split, Evaluation]) -> Uncertainty:
+    """How the spread of the members, or of the one network's last layer, scales to the error."""
+    from gnn.training.uncertainty import of_committee, of_last_layer
 
-    return calibrate(valid.parity) if valid is not None and members > 1 else None
+    groups = {split: groups_of(plan.data, split) for split in HELD_OUT}
+    if len(outcomes) > 1:
+        return of_committee({split: found.parity for split, found in evaluations.items()}, groups)
+    max_atoms = plan.members[0].recipe.max_atoms * plan.config.batch.valid_factor
+    return of_last_layer(outcomes[0].model, plan.data, groups, max_atoms)
+
+
+def groups_of(data: GraphData, split: Split) -> list[str]:
+    """What each structure of a split that has an energy belongs to; itself where it belongs to nothing."""
+    alone = data.graph_set.split_by == "structure"
+    labelled = (graph for graph in data.graphs(split) if graph.energy is not None)
+    return [graph.structure_id if alone or graph.group is None else graph.group for graph in labelled]
 
 
 def cost_of(outcomes: list[TrainOutcome], wall_s: float) -> dict[str, float]:
@@ -225,7 +245,7 @@ def cost_of(outcomes: list[TrainOutcome], wall_s: float) -> dict[str, float]:
     }
 
 
-def draw(plan: Plan, evaluations: dict[str, Evaluation], tracker: MlflowTracker) -> None:
+def draw(plan: Plan, evaluations: dict[Split, Evaluation], tracker: MlflowTracker) -> None:
     """Parity plots of every split, kept beside the run and given to the tracker."""
     from flows.plots import parity_plot
 

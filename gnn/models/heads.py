@@ -23,6 +23,10 @@ class AtomReadout(nn.Module):
         self.hidden = Linear(channels, hidden)
         self.last = Linear(hidden, n_out, READOUT_GAIN * SILU_GAIN)
 
+    def inputs(self, features: list[Tensor]) -> Tensor:
+        """What the output is linear in, (N, D): invariants of the inner layers, hidden units of the last."""
+        return torch.cat([*features[: len(self.linear)], functional.silu(self.hidden(features[-1]))], dim=1)
+
     def forward(self, features: list[Tensor]) -> Tensor:
         """Shapes: features (N, C) a layer -> (N, n_out)."""
         out: Tensor = self.last(functional.silu(self.hidden(features[-1])))

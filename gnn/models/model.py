@@ -25,7 +25,8 @@ class Prediction:
 
     energy (B,) float64, total eV including reference energies; forces (N, 3) eV/Å; stress (B, 6) eV/Å³, Voigt
     xx yy zz yz xz xy, positive = tension, zeros where a structure is not periodic in all directions;
-    properties[name] (B,) or (N,) in its unit; node_energy (N,) float64, each atom's share of `energy`.
+    properties[name] (B,) or (N,) in its unit; node_energy (N,) float64, each atom's share of `energy`;
+    last_layer (B, D) float64, only where asked for: what the energy per atom is linear in, averaged over atoms.
     """
 
     energy: Tensor
@@ -33,6 +34,7 @@ class Prediction:
     stress: Tensor | None
     properties: dict[str, Tensor]
     node_energy: Tensor
+    last_layer: Tensor | None = None
 
 
 class Model(ExactConstants):
@@ -57,10 +59,12 @@ class Model(ExactConstants):
         self.constant("references", _reference_table(config))
         self.constant("element_index", _element_table(config))
 
-    def predict(self, batch: Batch, forces: bool = True, stress: bool = True, training: bool = False) -> Prediction:
+    def predict(
+        self, batch: Batch, forces: bool = True, stress: bool = True, training: bool = False, last_layer: bool = False
+    ) -> Prediction:
         """Energies and what was asked for. `training` keeps the graph, so that losses of forces can be differentiated.
 
-        Without `training` nothing that is returned carries a graph.
+        Without `training` nothing that is returned carries a graph. `last_layer` adds what the energy is linear in.
 
         Raises:
             InputError: an element or a theory that the model does not know.
@@ -83,7 +87,14 @@ class Model(ExactConstants):
             stress=found.stress,
             properties={name: kept(value) for name, value in properties.items()},
             node_energy=kept(node_energy),
+            last_layer=self._last_layer(batch, features) if last_layer else None,
         )
+
+    def _last_layer(self, batch: Batch, features: list[Tensor]) -> Tensor:
+        """The energy readout's inputs, averaged over each structure's atoms: (B, D) float64."""
+        inputs = self.energy_head.readout.inputs([layer.detach() for layer in features]).detach().double()
+        total = inputs.new_zeros(batch.n_structures, inputs.shape[1]).index_add(0, batch.structure, inputs)
+        return total / batch.n_atoms.unsqueeze(1)
 
     def _elements(self, batch: Batch) -> Tensor:
         """Element indices of the atoms (N,), after a check of elements and theories with one wait for the device."""

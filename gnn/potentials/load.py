@@ -18,7 +18,8 @@ from gnn.models.model import Model, Prediction
 from gnn.potentials.allocator import keep_freed_memory
 from gnn.potentials.evaluate import predict_atoms
 from gnn.potentials.potential import AtomsPrediction, BatchPrediction
-from gnn.training.checkpoint import CheckpointManifest, read_checkpoint
+from gnn.training.checkpoint import CheckpointManifest, read_checkpoint, read_whitening
+from gnn.training.last_layer import LastLayer
 
 if TYPE_CHECKING:
     from gnn.potentials.calculator import SluiceCalculator
@@ -30,8 +31,9 @@ PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch
 class CheckpointPotential:
     """Members of one checkpoint at one level of theory: their mean, and their spread as uncertainty.
 
-    The uncertainty is the standard deviation of the members' energies per atom, times the factor that the checkpoint's
-    calibration found on its validation split (1 where there is none).
+    The uncertainty of several members is the standard deviation of their energies per atom, times the factor that the
+    checkpoint's calibration found on its validation split (1 where there is none). That of one member comes from its
+    last layer, where the checkpoint was calibrated so.
 
     Args:
         manifest: the checkpoint's manifest.
@@ -40,6 +42,7 @@ class CheckpointPotential:
         device: where the networks are.
         dtype: their precision.
         slopes: whether forces and stress are computed.
+        last_layer: the uncertainty of a single member.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class CheckpointPotential:
         device: torch.device,
         dtype: torch.dtype,
         slopes: bool = True,
+        last_layer: LastLayer | None = None,
     ) -> None:
         self.manifest = manifest
         self.members = list(members)
@@ -57,6 +61,7 @@ class CheckpointPotential:
         self.device = device
         self.dtype = dtype
         self.slopes = slopes
+        self.last_layer = last_layer
         self._theory_index = manifest.theories.index(theory)
         self._error_per_spread = manifest.calibration.energy_scale if manifest.calibration else 1.0
         specs = manifest.model.properties
@@ -74,27 +79,41 @@ class CheckpointPotential:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Energy, forces, stress and the heads' properties; uncertainty where there are several members."""
-        spread = {"uncertainty"} if len(self.members) > 1 else set()
+        """Energy, forces, stress and the heads' properties; uncertainty of several members or of a last layer."""
+        spread = {"uncertainty"} if len(self.members) > 1 or self.last_layer is not None else set()
         slopes = {"forces", "stress"} if self.slopes else set()
         return frozenset({"energy", *slopes, *spread, *self.manifest.model.properties})
 
     def lead(self) -> CheckpointPotential:
-        """The first member alone: relaxations follow it, at a fraction of the cost."""
+        """The first member alone, without uncertainty: relaxations follow it, at a fraction of the cost."""
         return CheckpointPotential(self.manifest, self.members[:1], self.theory, self.device, self.dtype, self.slopes)
 
     def energies_only(self) -> CheckpointPotential:
         """The same without forces and stress, at less than half the cost: scores finished structures."""
-        return CheckpointPotential(self.manifest, self.members, self.theory, self.device, self.dtype, slopes=False)
+        known = (self.manifest, self.members, self.theory, self.device, self.dtype)
+        return CheckpointPotential(*known, slopes=False, last_layer=self.last_layer)
+
+    @property
+    def interval_90(self) -> float | None:
+        """Half width of an interval that holds nine errors of ten, over the uncertainty; None if not calibrated."""
+        calibration = self.manifest.calibration
+        return None if calibration is None or "uncertainty" not in self.provides else calibration.interval_90
 
     def predict(self, batch: Batch) -> BatchPrediction:
         """Mean over the members; see `Potential.predict`."""
         ready = batch.to(self.device, self.dtype)
         ready = replace(ready, theory=torch.full_like(ready.theory, self._theory_index))
-        each = [member.predict(ready, forces=self.slopes, stress=self.slopes) for member in self.members]
+        wanted = {"forces": self.slopes, "stress": self.slopes, "last_layer": self.last_layer is not None}
+        each = [member.predict(ready, **wanted) for member in self.members]
         mean = mean_of(each, ready.n_atoms)
-        spread = None if mean.uncertainty is None else mean.uncertainty * self._error_per_spread
-        return replace(mean, of_atoms=self._of_atoms, uncertainty=spread)
+        spread = self._last_layer_spread(each[0], ready) if self.last_layer is not None else mean.uncertainty
+        uncertainty = None if spread is None else spread * self._error_per_spread
+        return replace(mean, of_atoms=self._of_atoms, uncertainty=uncertainty)
+
+    def _last_layer_spread(self, prediction: Prediction, batch: Batch) -> Tensor | None:
+        if self.last_layer is None or prediction.last_layer is None:
+            return None
+        return self.last_layer.spread(prediction.last_layer, batch.theory)
 
     def predict_atoms(self, atoms_list: Sequence[Atoms], max_atoms: int | None = None) -> list[AtomsPrediction]:
         """Predictions in order; see `Potential.predict_atoms`."""
@@ -151,7 +170,15 @@ def load(
     chosen = _chosen_theory(manifest, theory, path)
     keep_freed_memory()
     ready = [member.to(device=place, dtype=precision).eval().requires_grad_(False) for member in members]
-    return CheckpointPotential(manifest, ready, chosen, place, precision)
+    return CheckpointPotential(manifest, ready, chosen, place, precision, last_layer=_last_layer(manifest, Path(path)))
+
+
+def _last_layer(manifest: CheckpointManifest, path: Path) -> LastLayer | None:
+    calibration = manifest.calibration
+    if calibration is None or calibration.kind != "last_layer" or manifest.members > 1:
+        return None
+    whitening = read_whitening(path)
+    return None if whitening is None else LastLayer(whitening, calibration.ridge or 0.0)
 
 
 def _precision(dtype: str) -> torch.dtype:

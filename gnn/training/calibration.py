@@ -1,27 +1,148 @@
-"""From a committee's spread to an expected error."""
+"""From a spread to an expected error, and to an interval that holds nine errors of ten."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gnn.training.checkpoint import Calibration
-from gnn.training.evaluation import Parity
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.training.checkpoint import Calibration, SpreadKind
 
 FEWEST = 10
+"""Structures that a calibration needs."""
 LARGEST_SCALE = 1e3
+LEVEL = 0.9
+SMALLEST_SPREAD = 1e-9
+"""eV/atom; a smaller spread says nothing."""
+
+Floats = NDArray[np.float64]
 
 
-def calibrate(parity: Parity) -> Calibration | None:
-    """The factor s that makes the spread as large as the error on average: s² = mean(error²) / mean(spread²).
+@dataclass(frozen=True)
+class Residuals:
+    """Held-out structures: error and spread of the energy per atom in eV, and what each belongs to; (n,) all."""
 
-    Moments are matched rather than the likelihood of each error: over the spread of M members an error is distributed
-    as Student's t with M - 1 degrees of freedom, whose mean square is infinite for two and three members, so one pair
-    of members that agree by chance would decide the factor. None with fewer than ten structures or no spread at all.
+    error: Floats
+    spread: Floats
+    groups: Sequence[str] | None = None
+
+    def usable(self) -> Residuals:
+        """Those with a spread."""
+        kept, names = np.flatnonzero(self.spread > SMALLEST_SPREAD), self.names()
+        return Residuals(self.error[kept], self.spread[kept], [names[int(k)] for k in kept])
+
+    def names(self) -> Sequence[str]:
+        """The group of each; every structure is its own where none is given."""
+        return [str(k) for k in range(len(self.error))] if self.groups is None else self.groups
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Part of held-out errors inside the nominal interval: mean over group splits, and its standard error.
+
+    `targets` are the structures counted in all splits together; `half_width` (eV/atom) is the mean over splits of the
+    median half width, since a useless interval covers too.
     """
-    spread = parity.energy_std
-    usable = spread > 1e-9
-    if int(usable.sum()) < FEWEST:
+
+    level: float
+    mean: float
+    standard_error: float
+    splits: int
+    targets: int
+    half_width: float
+
+    @property
+    def is_nominal(self) -> bool:
+        """Whether the mean is within two standard errors of the level."""
+        return abs(self.mean - self.level) <= 2.0 * self.standard_error
+
+
+def calibrate(residuals: Residuals, kind: SpreadKind = "committee", ridge: float | None = None) -> Calibration | None:
+    """The factor s that makes the spread as large as the error on average, and the one of a 90 % interval.
+
+    s² = mean(error²) / mean(spread²). Moments are matched rather than the likelihood of each error: over the spread of
+    M members an error is distributed as Student's t with M - 1 degrees of freedom, whose mean square is infinite for
+    two and three members, so one pair of members that agree by chance would decide the factor. For the same reason the
+    interval is not 1.645 s: its factor is the quantile of the held-out errors themselves (`interval_factor`).
+    None with fewer than ten structures that have a spread.
+    """
+    usable = residuals.usable()
+    if len(usable.error) < FEWEST:
         return None
-    error = (parity.energy_predicted - parity.energy_label)[usable]
-    scale = float(np.sqrt(np.mean(np.square(error)) / np.mean(np.square(spread[usable]))))
-    return Calibration(energy_scale=min(max(scale, 1.0 / LARGEST_SCALE), LARGEST_SCALE), n=int(usable.sum()))
+    scale = float(np.sqrt(np.mean(np.square(usable.error)) / np.mean(np.square(usable.spread))))
+    scale = min(max(scale, 1.0 / LARGEST_SCALE), LARGEST_SCALE)
+    ratios = np.abs(usable.error) / (scale * usable.spread)
+    return Calibration(
+        energy_scale=scale,
+        n=len(usable.error),
+        kind=kind,
+        ridge=ridge,
+        interval_90=max(interval_factor(ratios, usable.names()), 1.0 / LARGEST_SCALE),
+        groups=len(set(usable.names())),
+    )
+
+
+def interval_factor(ratios: Floats, groups: Sequence[str], level: float = LEVEL) -> float:
+    """The smallest q such that at least level·(1 + 1/n) of the |error|/spread are ≤ q.
+
+    Split-conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018)): the
+    mean coverage of new structures is then `level`, whatever the distribution. Structures of one group err together,
+    so n is the number of independent structures that they are worth (`effective_number`). Where it is less than
+    level/(1 - level) no finite q promises that, and the largest ratio is given.
+    """
+    ordered = np.sort(ratios)
+    inside = ratios <= np.quantile(ratios, level)
+    rank = int(np.ceil(level * (1.0 + 1.0 / effective_number(inside, groups)) * len(ordered) - 1e-9))
+    return float(ordered[min(rank, len(ordered)) - 1])
+
+
+def effective_number(inside: NDArray[np.bool_], groups: Sequence[str]) -> float:
+    """How many independent observations have a mean as uncertain as that of `inside`: p(1 - p) over its variance.
+
+    The variance is the one between groups, V = K/(K - 1) · Σ_g (Σ_i in g (x_i - p))² / n² (Kish, Survey Sampling,
+    1965); the result lies between 1 and the number of structures.
+    """
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    n, k, p = len(inside), len(names), float(np.mean(inside))
+    if k < 2 or p in (0.0, 1.0):
+        return float(k)
+    sums = np.bincount(index, weights=inside - p)
+    variance = k / (k - 1) * float(np.sum(np.square(sums))) / n**2
+    return float(np.clip(p * (1.0 - p) / max(variance, 1e-300), 1.0, n))
+
+
+def coverage(residuals: Residuals, level: float = LEVEL, splits: int = 20, seed: int = 0) -> Coverage:
+    """Let half of the groups decide the interval and count errors in the other half, `splits` times.
+
+    Raises:
+        ValueError: fewer than four groups, or no split at all.
+    """
+    usable = residuals.usable()
+    names, index = np.unique(np.asarray(usable.names()), return_inverse=True)
+    if len(names) < 4 or splits < 1:
+        raise ValueError(f"coverage needs at least four groups and one split, not {len(names)} and {splits}")
+    rng = np.random.default_rng(seed)
+    ratios = np.abs(usable.error) / usable.spread
+    inside, widths, targets = [], [], 0
+    for _ in range(splits):
+        judged = np.isin(index, rng.permutation(len(names))[: len(names) // 2])
+        factor = interval_factor(ratios[~judged], index[~judged].astype(str).tolist(), level)
+        inside.append(float(np.mean(ratios[judged] <= factor)))
+        widths.append(float(np.median(factor * usable.spread[judged])))
+        targets += int(judged.sum())
+    return summary(level, inside, widths, targets)
+
+
+def summary(level: float, inside: Sequence[float], widths: Sequence[float], targets: int) -> Coverage:
+    """The coverages of several splits as one; the standard error takes the splits as independent."""
+    deviation = float(np.std(inside, ddof=1)) if len(inside) > 1 else float("nan")
+    return Coverage(
+        level=level,
+        mean=float(np.mean(inside)),
+        standard_error=deviation / float(np.sqrt(len(inside))),
+        splits=len(inside),
+        targets=targets,
+        half_width=float(np.mean(widths)),
+    )

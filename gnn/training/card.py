@@ -55,9 +55,21 @@ def _intended_use(manifest: dict[str, Any]) -> str:
         "not be mixed with others. Far from its data it is wrong without warning: "
         + ("the spread of its members is a sign of it, not a bound." if manifest["members"] > 1 else "label and check.")
     ]
+    if manifest["calibration"] is not None:
+        lines.append(_uncertainty(manifest["calibration"]))
     if "energy" not in _trained_targets(manifest) and manifest["metrics"]:
         lines.append("It was trained without energies: use only its properties.")
     return "\n\n".join(lines)
+
+
+def _uncertainty(calibration: dict[str, Any]) -> str:
+    source = "the spread of its members" if calibration["kind"] == "committee" else "the rigidity of its last layer"
+    text = f"Its uncertainty (eV/atom) comes from {source}, scaled on {calibration['n']} validation structures"
+    if calibration["interval_90"] is None:
+        return text + "."
+    text += f"; {calibration['interval_90']:.3g} times it is the half width of a 90 % interval"
+    held = calibration["test_coverage_90"]
+    return text + ("." if held is None else f", which held {100 * held:.0f} % of the test split.")
 
 
 def _trained_targets(manifest: dict[str, Any]) -> set[str]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,6 +32,8 @@ WEIGHTS_NAME, MANIFEST_NAME, CARD_NAME = "model.safetensors", "model.json", "REA
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_HEADER_BYTES = 64 << 20
 UNITS = {"energy": "eV", "length": "Å", "force": "eV/Å", "stress": "eV/Å^3, positive = tension, xx yy zz yz xz xy"}
+SpreadKind = Literal["committee", "last_layer"]
+MEMBER, WHITENING_NAME = "member.", "calibration.whitening"
 DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "BOOL": 1}
 
 
@@ -55,10 +58,19 @@ class Producer(_Model):
 
 
 class Calibration(_Model):
-    """How a committee's spread becomes an error: true error ≈ energy_scale · spread, fitted on the validation split."""
+    """How a spread becomes an error: uncertainty = energy_scale · spread, fitted on the validation split.
+
+    The spread is that of the members' energies, or of one network's last layer (`gnn.training.last_layer`). Nine of
+    ten errors lie within interval_90 · uncertainty.
+    """
 
     energy_scale: float = Field(gt=0)
-    n: int
+    n: int = Field(description="structures it was fitted on")
+    kind: SpreadKind = "committee"
+    ridge: float | None = Field(None, description="of the last layer's covariance, as part of its mean diagonal")
+    interval_90: float | None = Field(None, gt=0, description="half width of a 90 % interval over the uncertainty")
+    groups: int | None = Field(None, description="groups these structures belong to")
+    test_coverage_90: float | None = Field(default=None, ge=0, le=1, description="part of the test errors within it")
 
 
 class DataSummary(_Model):
@@ -111,9 +123,12 @@ def write_checkpoint(
     training: dict[str, Any] | None = None,
     cost: dict[str, float] | None = None,
     calibration: Calibration | None = None,
+    whitening: Tensor | None = None,
     code: str | None = None,
 ) -> CheckpointManifest:
     """Write a whole checkpoint beside `folder`, then move it into place; an older one there is replaced.
+
+    `whitening` (theories, D, D) is what `LastLayer` needs beside a calibration of the kind `last_layer`.
 
     Raises:
         ValueError: the members differ in architecture.
@@ -125,6 +140,8 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     tensors = member_tensors(models)
+    if whitening is not None:
+        tensors[WHITENING_NAME] = whitening.detach().cpu().contiguous()
     save_file(tensors, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
     manifest = CheckpointManifest(
         name=name,
@@ -163,7 +180,7 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
 def member_tensors(models: Sequence[Model]) -> dict[str, Tensor]:
     """State of every member under `member.K.`, on the CPU, contiguous."""
     return {
-        f"member.{k}.{name}": value.detach().cpu().contiguous().clone()
+        f"{MEMBER}{k}.{name}": value.detach().cpu().contiguous().clone()
         for k, model in enumerate(models)
         for name, value in model.state_dict().items()
     }
@@ -230,7 +247,39 @@ def read_checkpoint(folder: Path) -> tuple[CheckpointManifest, list[Model]]:
     if (found := file_sha256(path)) != manifest.sha256:
         raise InputError(f"{path} has sha256 {found[:16]}…, its manifest says {manifest.sha256[:16]}…: it was changed")
     tensors = load_file(path)
+    check_whitening(path, manifest, tensors.pop(WHITENING_NAME, None))
+    for name in sorted(tensors):
+        if not name.startswith(MEMBER):
+            raise InputError(f"{path} has a tensor {name} that this program does not know")
     return manifest, [build_member(path, manifest, tensors, k) for k in range(manifest.members)]
+
+
+def read_whitening(folder: Path) -> Tensor | None:
+    """The matrices (theories, D, D) of the last layer's uncertainty; None where there are none.
+
+    Trusts a folder that `read_checkpoint` has just read.
+    """
+    with safe_open(folder / WEIGHTS_NAME, "pt") as tensors:
+        return tensors.get_tensor(WHITENING_NAME) if WHITENING_NAME in tensors.keys() else None  # noqa: SIM118
+
+
+def check_whitening(path: Path, manifest: CheckpointManifest, whitening: Tensor | None) -> None:
+    """Refuse a calibration of the last layer without its matrices, or with matrices that cannot be its.
+
+    Raises:
+        InputError: they are missing, of another shape, or hold non-finite numbers.
+    """
+    needed = manifest.calibration is not None and manifest.calibration.kind == "last_layer"
+    if whitening is None:
+        if needed:
+            raise InputError(f"{path} lacks the tensor {WHITENING_NAME} that its calibration needs")
+        return
+    size = manifest.model.channels * (manifest.model.layers - 1) + manifest.model.readout_hidden
+    expected = [len(manifest.theories), size, size]
+    if list(whitening.shape) != expected or whitening.dtype != torch.float64:
+        raise InputError(f"{path}: {WHITENING_NAME} is {list(whitening.shape)}, should be float64 {expected}")
+    if not bool(torch.isfinite(whitening).all()):
+        raise InputError(f"{path}: {WHITENING_NAME} holds numbers that are not finite")
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -298,7 +347,7 @@ def build_member(path: Path, manifest: CheckpointManifest, tensors: dict[str, Te
         InputError: the tensors are not those of the architecture, or hold non-finite numbers.
     """
     model = build_model(manifest.model)
-    start = f"member.{k}."
+    start = f"{MEMBER}{k}."
     own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
     expected = model.state_dict()
     for name in sorted(expected.keys() ^ own.keys()):

@@ -17,8 +17,7 @@ from gnn.graphs.graph import graph_of_atoms
 from gnn.models.config import ModelConfig
 from gnn.models.model import Model, build_model
 from gnn.structures.properties import PropertySpec
-from gnn.training.calibration import calibrate
-from gnn.training.evaluation import Accumulator, ErrorSum, Parity, committee_prediction, evaluate
+from gnn.training.evaluation import Accumulator, ErrorSum, committee_prediction, evaluate
 
 THEORY, CUTOFF = "emt/ase", 4.0
 
@@ -145,30 +144,3 @@ def test_error_sum() -> None:
     errors.add(np.array([3.0, -4.0]))
     assert errors.mae(10.0) == pytest.approx(35.0)
     assert errors.rmse() == pytest.approx(np.sqrt(12.5))
-
-
-def test_calibration_finds_the_factor() -> None:
-    rng = np.random.default_rng(0)
-    spread = rng.uniform(0.001, 0.01, 4000)
-    label = rng.normal(size=4000)
-    predicted = label + 3.0 * spread * rng.normal(size=4000)
-    nothing = np.zeros(0)
-    parity = Parity(label, predicted, spread, nothing, nothing, {})
-    found = calibrate(parity)
-    assert found is not None
-    assert found.energy_scale == pytest.approx(3.0, rel=0.05)
-    assert calibrate(replace(parity, energy_std=np.zeros(4000))) is None
-    assert calibrate(Parity(label[:5], predicted[:5], spread[:5], nothing, nothing, {})) is None
-
-
-def test_two_members_that_agree_by_chance_do_not_decide_the_factor():
-    random = np.random.default_rng(0)
-    n, nothing = 4000, np.zeros(0)
-    members = random.normal(0.0, 1.0, (2, n))
-    spread = members.std(axis=0)
-    spread[0] = 1e-6
-    parity = Parity(np.zeros(n), members.mean(axis=0), spread, nothing, nothing, {})
-    found = calibrate(parity)
-    # the mean of two has variance 1/2, and so has their spread on average
-    assert found is not None
-    assert found.energy_scale == pytest.approx(1.0, rel=0.1)

@@ -1,0 +1,128 @@
+"""The factor between spread and error, and intervals that hold what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnn.training.calibration import (
+    Coverage,
+    Residuals,
+    calibrate,
+    coverage,
+    effective_number,
+    interval_factor,
+    summary,
+)
+
+
+@pytest.fixture
+def committee() -> Callable[..., Residuals]:
+    """A maker of residuals whose members are Gaussian about the truth, in groups with a shift of their own."""
+
+    def make(members: int, n: int = 4000, groups: int = 400, shift: float = 0.0, seed: int = 0) -> Residuals:
+        random = np.random.default_rng(seed)
+        belongs = random.integers(groups, size=n)
+        truth = shift * random.normal(size=groups)[belongs]
+        found = random.normal(size=(members, n))
+        return Residuals(found.mean(axis=0) - truth, found.std(axis=0), [str(k) for k in belongs])
+
+    return make
+
+
+def test_calibration_finds_the_factor() -> None:
+    random = np.random.default_rng(0)
+    spread = random.uniform(0.001, 0.01, 4000)
+    found = calibrate(Residuals(3.0 * spread * random.normal(size=4000), spread))
+    assert found is not None
+    assert found.energy_scale == pytest.approx(3.0, rel=0.05)
+    assert found.interval_90 == pytest.approx(1.645, rel=0.05)
+    assert (found.n, found.groups, found.kind) == (4000, 4000, "committee")
+
+
+def test_no_calibration_without_spread_or_with_few_structures() -> None:
+    ones = np.ones(4000)
+    assert calibrate(Residuals(ones, 0.0 * ones)) is None
+    assert calibrate(Residuals(ones[:5], ones[:5])) is None
+
+
+def test_two_members_that_agree_by_chance_do_not_decide_the_factor(committee: Callable[..., Residuals]) -> None:
+    found = committee(2)
+    found.spread[0] = 1e-6
+    calibration = calibrate(found)
+    # the mean of two has variance 1/2, and so has their spread on average
+    assert calibration is not None
+    assert calibration.energy_scale == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("members", "student"), [(2, 6.314), (3, 2.920), (5, 2.132)])
+def test_small_committees_need_students_quantile_and_the_held_out_errors_give_it(
+    committee: Callable[..., Residuals], members: int, student: float
+) -> None:
+    held = committee(members, n=20000)
+    calibration = calibrate(held)
+    assert calibration is not None
+    assert calibration.interval_90 is not None
+    # the error of a mean of M over their deviation (divided by M) is t(M-1) / sqrt(M-1)
+    over_spread = calibration.interval_90 * calibration.energy_scale
+    assert over_spread == pytest.approx(student / np.sqrt(members - 1), rel=0.06)
+    gaussian = np.mean(np.abs(held.error) <= 1.645 * calibration.energy_scale * held.spread)
+    assert gaussian < (0.88 if members < 5 else 0.9)
+
+
+@pytest.mark.parametrize("members", [2, 3, 5])
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_mean_coverage_is_nominal_within_two_standard_errors(
+    committee: Callable[..., Residuals], members: int, shift: float
+) -> None:
+    found = coverage(committee(members, n=1000, groups=60, shift=shift, seed=members), splits=40)
+    assert found.splits == 40
+    assert found.targets > 15_000
+    assert found.mean == pytest.approx(0.9, abs=max(2 * found.standard_error, 0.015))
+    assert found.half_width > 0
+
+
+def test_coverage_is_nominal_over_fresh_data_with_few_groups(committee: Callable[..., Residuals]) -> None:
+    means = [coverage(committee(4, 200, 40, 1.0, seed), splits=4, seed=seed).mean for seed in range(60)]
+    assert np.mean(means) == pytest.approx(0.9, abs=0.02)
+
+
+def test_too_few_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="four groups"):
+        coverage(Residuals(np.ones(9), np.ones(9), list("aaabbbccc")))
+
+
+@given(st.integers(9, 60), st.integers(0, 1000))
+def test_the_factor_is_one_of_the_ratios_and_grows_with_the_level(n: int, seed: int) -> None:
+    ratios = np.abs(np.random.default_rng(seed).normal(size=n))
+    groups = [str(k) for k in range(n)]
+    low, high = (interval_factor(ratios, groups, level) for level in (0.5, 0.9))
+    assert {low, high} <= set(ratios.tolist())
+    assert low <= high
+    assert np.mean(ratios <= high) >= 0.9
+
+
+def test_few_structures_give_the_largest_ratio() -> None:
+    assert interval_factor(np.arange(5.0), list("abcde")) == 4.0
+
+
+def test_structures_that_err_together_count_once() -> None:
+    random = np.random.default_rng(0)
+    alone = random.random(2000) < 0.9
+    assert effective_number(alone, [str(k) for k in range(2000)]) == pytest.approx(2000, rel=0.01)
+    assert effective_number(alone, [str(k // 20) for k in range(2000)]) == pytest.approx(2000, rel=0.4)
+    together = np.repeat(random.random(100) < 0.9, 20)
+    assert effective_number(together, [str(k // 20) for k in range(2000)]) == pytest.approx(100, rel=0.05)
+    assert effective_number(alone, ["a"] * 2000) == 1.0
+
+
+def test_a_summary_knows_whether_it_is_nominal() -> None:
+    found = summary(0.9, [0.88, 0.92, 0.9], [0.01, 0.02, 0.03], 30)
+    assert found.mean == pytest.approx(0.9)
+    assert found.half_width == pytest.approx(0.02)
+    assert found.is_nominal
+    assert not Coverage(0.9, 0.8, 0.01, 20, 1000, 0.1).is_nominal
