@@ -7,8 +7,26 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import campaigns, demo, evaluate, ingest, label, lake, models, preprocess, relax, screen, shard, train
-from flows.settings import apply_quiet_defaults
+from flows.cli import (
+    campaigns,
+    demo,
+    evaluate,
+    ingest,
+    label,
+    lake,
+    models,
+    preprocess,
+    relax,
+    screen,
+    services,
+    shard,
+    train,
+)
+from flows.cli.output import say, speaks_plainly
+from flows.settings import apply_quiet_defaults, find_home
+
+WITHOUT_SERVICES = ("up", "down", "status", "shard")
+"""Verbs that start or look at the services, or that must run where none is."""
 
 app = typer.Typer(
     name="sluice",
@@ -29,6 +47,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -38,6 +57,18 @@ def root(
     # verbs show progress themselves; a worker that runs the same flows keeps Prefect's own log
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     apply_quiet_defaults()
+    if context.invoked_subcommand not in WITHOUT_SERVICES:
+        use_services()
+
+
+@speaks_plainly
+def use_services() -> None:
+    """Let the verb use what `sluice up` runs for this home, if anything."""
+    home = find_home()
+    if home.services.is_dir():
+        from flows.services.discover import use_running
+
+        use_running(home, say)
 
 
 app.command("ingest")(ingest.ingest)
@@ -52,6 +83,9 @@ app.add_typer(campaigns.app, name="campaigns")
 app.command("shard")(shard.shard)
 app.command("label")(label.label)
 app.command("demo")(demo.demo)
+app.command("up")(services.up)
+app.command("down")(services.down)
+app.command("status")(services.status)
 
 
 def main() -> None:

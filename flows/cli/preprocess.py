@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
 from flows.cli.results import PreprocessResult
-from flows.settings import Home, find_home
+from flows.settings import CLUSTER_VARIABLE, Home, find_home
 
 if TYPE_CHECKING:
     from gnn.graphs.preprocess import PreprocessSpec
@@ -19,7 +19,12 @@ def preprocess(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET[@VERSION]...", help="Data sets of the lake.")],
     cutoff: Annotated[float, typer.Option(help="Å; edges are drawn up to here.")] = 5.0,
     cluster: Annotated[
-        str, typer.Option(metavar="local|threads|ADDRESS", help="Processes here, this process, or a Dask scheduler.")
+        str,
+        typer.Option(
+            envvar=CLUSTER_VARIABLE,
+            metavar="local|threads|ADDRESS",
+            help="Processes here, this process, or a Dask scheduler.",
+        ),
     ] = "local",
     split: Annotated[
         str | None,

@@ -315,3 +315,101 @@ class DemoResult(Result):
     campaign: CampaignResult
     truth: dict[str, Any]
     report: str
+
+
+class DeploymentRow(Result):
+    """One deployment."""
+
+    name: str = Field(description="FLOW/NAME, as Prefect writes it")
+    id: str | None
+    entrypoint: str
+    tags: list[str]
+    cron: str | None
+    timezone: str
+    scheduled: bool = Field(description="whether its schedule is switched on")
+    lacking: list[str] = Field(description="parameters without which it cannot run by itself")
+    parameters: dict[str, Any]
+
+
+class DeployResult(Result):
+    """`sluice deploy`. `server` is null where nothing was created."""
+
+    server: str | None
+    work_pool: str
+    deployments: list[DeploymentRow]
+    automations: list[str]
+
+
+class ServiceRow(Result):
+    """One standing service."""
+
+    name: str
+    health: str = Field(description="healthy, unhealthy (runs, but does not answer) or ended")
+    url: str
+    version: str | None
+    pid: int | None
+    processes: int = Field(description="itself and its descendants")
+    memory_mb: float = Field(description="resident, shared pages counted in each process")
+    started_at: str
+    log: str
+    detail: str | None = Field(description="what is not well")
+
+
+class UpResult(Result):
+    """`sluice up`."""
+
+    home: str
+    services: list[ServiceRow]
+    started: list[str] = Field(description="by this call")
+    seconds: float
+
+
+class DownResult(Result):
+    """`sluice down`."""
+
+    stopped: list[str]
+    processes: int
+
+
+class QueueRow(Result):
+    """One queue of a Prefect work pool."""
+
+    pool: str
+    queue: str
+    paused: bool
+    limit: int | None
+    scheduled: int
+    late: int
+    running: int
+
+
+class DaskRow(Result):
+    """The Dask cluster."""
+
+    workers: int
+    threads: int
+    processing: int
+    waiting: int
+    clients: int
+
+
+class FlowRunRow(Result):
+    """One flow run."""
+
+    id: str
+    flow: str
+    name: str
+    state: str
+    created: str = Field(description="when it began, UTC")
+    seconds: float
+    deployment_id: str | None
+
+
+class StatusResult(Result):
+    """`sluice status`. Without services, all lists are empty."""
+
+    home: str
+    services: list[ServiceRow]
+    queues: list[QueueRow] = []
+    dask: DaskRow | None = None
+    runs: list[FlowRunRow] = []

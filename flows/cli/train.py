@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
 from flows.cli.results import TrainResult
+from flows.settings import CLUSTER_VARIABLE
 from gnn.overlay import merged
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and batch order.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    cluster: Annotated[str, typer.Option(help="local, threads or a Dask scheduler's address.")] = "local",
+    cluster: Annotated[
+        str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, threads or a Dask scheduler's address.")
+    ] = "local",
     assignments: SetOption = None,
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
