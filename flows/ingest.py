@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.cards import card_for
 from flows.cli.results import IngestResult
+from flows.events import announce_growth
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake import Lake
@@ -121,7 +122,10 @@ def ingest(
     Raises:
         InputError: no such file or card, something the card must say, or nothing could be read (`NothingRead`).
     """
-    return ingest_with(ingest_files, get_run_logger().warning, files, dataset, home, card, theory)
+    result = ingest_with(ingest_files, get_run_logger().warning, files, dataset, home, card, theory)
+    if result.kept:
+        announce_growth(dataset, result.version, result.content_digest, result.kept)
+    return result
 
 
 def ingest_with(

@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cli.results import LabelResult
+from flows.events import announce_growth
 from flows.settings import Home
 from gnn.dft.engine import Engine, JobKind, RelaxSettings
 from gnn.dft.engines import make_engine
@@ -108,7 +109,10 @@ def append_labels(plan: Plan, request: LabelRequest, home: Home) -> Appended:
     """Append what the journal holds; what the lake has already is counted as duplicate."""
     dataset = request.lake_dataset
     card = generic_card(dataset).model_copy(update={"description": f"labelled here with {request.engine}"})
-    return Lake(home.lake).append(dataset, journal_records(plan.journal, dataset), card)
+    appended = Lake(home.lake).append(dataset, journal_records(plan.journal, dataset), card)
+    if appended.kept:
+        announce_growth(dataset, appended.version, appended.content_digest, appended.kept)
+    return appended
 
 
 def make_plan(request: LabelRequest, home: Home) -> Plan:

@@ -10,6 +10,7 @@ import typer
 from flows.cli import (
     campaigns,
     demo,
+    deploy,
     evaluate,
     ingest,
     label,
@@ -82,6 +83,7 @@ app.command("screen")(screen.screen)
 app.add_typer(campaigns.app, name="campaigns")
 app.command("shard")(shard.shard)
 app.command("label")(label.label)
+app.command("deploy")(deploy.deploy)
 app.command("demo")(demo.demo)
 app.command("up")(services.up)
 app.command("down")(services.down)

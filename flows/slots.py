@@ -1,0 +1,100 @@
+"""One training at a time on each accelerator, over all workers that share a Prefect server."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flows.events import server_address
+from gnn.errors import InputError
+
+TRY_S, WAIT_S = 1.0, 10.0
+LEASE_S = 120.0
+"""How long the slot of a process that died stays taken."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A device by torch's name, and a name for it that no other machine or process uses for another device."""
+
+    device: str
+    limit: str
+
+
+def accelerators(device: str) -> list[Accelerator]:
+    """What a training on `device` may run on: every GPU that this process sees for "auto" and "cuda", else one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import torch
+
+    from gnn.models.device import device_of
+
+    found = device_of(device)
+    if found.type != "cuda":
+        return [Accelerator(str(found), f"sluice-{found.type}-{platform.node()}")]
+    indices = range(torch.cuda.device_count()) if found.index is None else [found.index]
+    return [Accelerator(f"cuda:{i}", f"sluice-gpu-{torch.cuda.get_device_properties(i).uuid}") for i in indices]
+
+
+@contextmanager
+def training_slot(choices: Sequence[Accelerator], wait_s: float = WAIT_S) -> Iterator[str]:
+    """Hold the first accelerator that is free, waiting until one is; the device's name for torch.
+
+    The slot is a global concurrency limit of the Prefect server, one a device, made when it is first needed. Without a
+    standing server nothing is held: whoever starts trainings by hand sees to it that they do not meet.
+
+    Raises:
+        InputError: there is no device to choose from.
+    """
+    if not choices:
+        raise InputError("no device to train on")
+    if server_address() is None:
+        yield choices[0].device
+        return
+    for choice in choices:
+        _make_limit(choice.limit)
+    while True:
+        for choice in choices:
+            with _held(choice.limit) as got:
+                if got:
+                    yield choice.device
+                    return
+        time.sleep(wait_s)
+
+
+def _make_limit(name: str) -> None:
+    """Have a limit of one slot of this name."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            try:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+            except ObjectAlreadyExists:
+                return  # another training made it between the two calls
+
+
+@contextmanager
+def _held(limit: str) -> Iterator[bool]:
+    """Hold the slot of a limit if it is free within a moment; whether it is held."""
+    from contextlib import ExitStack
+
+    from prefect.concurrency.sync import concurrency
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(concurrency(limit, timeout_seconds=TRY_S, lease_duration=LEASE_S, strict=True,
+                                            raise_on_lease_renewal_failure=False))  # fmt: skip
+        except TimeoutError:
+            yield False
+            return
+        yield True
