@@ -46,6 +46,7 @@ from gnn.screening.shard import (
 )
 
 if TYPE_CHECKING:
+    from flows.rerun import Choice
     from flows.shards import ShardOutcome
 
 STAGE = "screen"
@@ -98,10 +99,12 @@ def screen(
     fresh: bool = False,
     show: bool = True,
     changes: dict[str, Any] | None = None,
+    only: Choice | None = None,
 ) -> CampaignResult:
     """Run a campaign, or what is left of it; the same call continues what was interrupted and repeats nothing.
 
-    `campaign` is a TOML file or its content, with `changes` laid over it. `fresh` discards what is there.
+    `campaign` is a TOML file or its content, with `changes` laid over it. `fresh` discards what is there. `only` leaves
+    the other shards that failed as they are.
 
     Raises:
         InputError: the specification cannot be used, or differs from the one the campaign was started with.
@@ -113,12 +116,25 @@ def screen(
         if fresh:
             folder.clear()
         refuse_another_spec(folder, spec)
+        refuse_empty_choice(folder, only)
         folder.cancel_mark.unlink(missing_ok=True)
         running = begin(folder, spec, text)
         with marked_if_broken(running):
-            outcomes = compute(running, cluster, workers, show)
+            outcomes = compute(running, cluster, workers, show, only)
         refuse_failures(folder, outcomes)
         return result_of(folder)
+
+
+def refuse_empty_choice(folder: CampaignFolder, only: Choice | None) -> None:
+    """Do nothing if there is something to compute again.
+
+    Raises:
+        InputError: nothing that failed fits the choice.
+    """
+    if only is not None:
+        from flows.rerun import chosen_shards
+
+        chosen_shards(folder, only)
 
 
 def specification(
@@ -194,7 +210,9 @@ def marked_if_broken(campaign: Campaign) -> Iterator[None]:
         raise
 
 
-def compute(campaign: Campaign, cluster: str, workers: int | None, show: bool) -> list[ShardOutcome]:
+def compute(
+    campaign: Campaign, cluster: str, workers: int | None, show: bool, only: Choice | None = None
+) -> list[ShardOutcome]:
     """Prepare, relax, conclude, write; how the shards ended."""
     from flows.cluster import dask_client, slots
 
@@ -203,16 +221,21 @@ def compute(campaign: Campaign, cluster: str, workers: int | None, show: bool) -
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
         write_state(campaign, "RUNNING", candidates_digest=ready.digest, n_candidates=len(ready.ledger.ids))
         with campaign.clock.stage("relax"):
-            outcomes = relax_shards(campaign, ready, client, show)
+            outcomes = relax_shards(campaign, ready, client, show, only)
     finish(campaign, ready, outcomes)
     return outcomes
 
 
-def relax_shards(campaign: Campaign, ready: Prepared, client: Any, show: bool) -> list[ShardOutcome]:
-    """Every shard as one Prefect task on Dask."""
+def relax_shards(
+    campaign: Campaign, ready: Prepared, client: Any, show: bool, only: Choice | None = None
+) -> list[ShardOutcome]:
+    """Every shard as one Prefect task on Dask; of those that failed, `only` the chosen ones."""
     from flows.cluster import slots
+    from flows.rerun import left_alone, open_chosen
     from flows.shards import ShardJob, run_shards
 
+    indices = list(ready.plan)
+    chosen = indices if only is None else open_chosen(campaign.folder, only)
     work = work_digest(campaign.spec, campaign.model)
     threads = max(1, cores() // slots(client)) if client.cluster is not None else 1
     jobs = [
@@ -223,11 +246,13 @@ def relax_shards(campaign: Campaign, ready: Prepared, client: Any, show: bool) -
             args=(str(campaign.home.root), campaign.spec.name, index, threads),
             output=campaign.folder.shards / f"{shard_name(index)}.parquet",
         )
-        for index in ready.plan
+        for index in chosen
     ]
     total = sum(len(names) for names in ready.plan.values())
     with watching(campaign.folder.shards, total, show):
-        return run_shards(STAGE, STAGE_VERSION, jobs, client, campaign.home)
+        outcomes = run_shards(STAGE, STAGE_VERSION, jobs, client, campaign.home)
+    outcomes += left_alone(campaign.folder, indices, chosen)
+    return sorted(outcomes, key=lambda outcome: outcome.index)
 
 
 def cores() -> int:

@@ -19,6 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cluster import slots
 from flows.settings import Home
+from flows.transient import Kind, delays, transient_kind
 from gnn.errors import SluiceError
 from gnn.files import file_sha256
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Manifest = dict[str, Any]
 
+RETRIES = 5
+"""Tries of a shard after the first, with growing pauses, while its errors pass by themselves (flows.transient)."""
+JITTER = 0.3
+"""Pauses are lengthened at random by up to this share, so that shards do not come back all at once."""
 REMOTE_IN_FLIGHT = 64
 """Shards handed to a scheduler of others at once; its workers may come later."""
 
@@ -37,7 +42,8 @@ class ShardJob:
     """One shard: `function(*args)` runs on a worker and returns a JSON-able manifest.
 
     `inputs` are what decides the result: digests of spec, model and rows; never arrays. `index` names the task and is
-    no input. Where `output` is given, the manifest's `sha256` is that file's.
+    no input. Where `output` is given, the manifest's `sha256` is that file's. `resources` are what a worker must have
+    to take it, as {"GPU": 1}.
     """
 
     index: int
@@ -45,6 +51,7 @@ class ShardJob:
     function: Callable[..., Manifest]
     args: tuple[Any, ...] = ()
     output: Path | None = None
+    resources: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,21 +72,24 @@ class _Work:
     client: Client
     executed: set[int] = field(default_factory=set)
     errors: dict[int, str] = field(default_factory=dict)
+    kinds: dict[int, Kind | None] = field(default_factory=dict)
+    cancelled: bool = False
     in_flight: dict[int, DaskFuture] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def compute(self, index: int) -> Manifest:
         """Run a shard's function on Dask and wait for its manifest."""
         job = self.jobs[index]
-        with self.lock:
-            self.executed.add(index)
-            self.errors.pop(index, None)
-            future = self.client.submit(job.function, *job.args, pure=False)
-            self.in_flight[index] = future
         try:
+            with self.lock:
+                self.executed.add(index)
+                self.errors.pop(index, None)
+                future = self.client.submit(job.function, *job.args, pure=False, resources=job.resources or None)
+                self.in_flight[index] = future
             manifest: Manifest = future.result()
         except Exception as error:
             self.errors[index] = describe(error)
+            self.kinds[index] = transient_kind(error)
             raise
         finally:
             with self.lock:
@@ -88,6 +98,7 @@ class _Work:
 
     def cancel(self) -> None:
         """Drop what is still queued or running, so that an interrupted flow ends at once."""
+        self.cancelled = True
         with self.lock:
             futures = list(self.in_flight.values())
         if futures:
@@ -100,14 +111,14 @@ def run_shards(
     jobs: Sequence[ShardJob],
     client: Client,
     home: Home,
-    retries: int = 0,
+    retries: int = RETRIES,
     on_outcome: Callable[[ShardOutcome], None] | None = None,
 ) -> list[ShardOutcome]:
     """Compute what is not computed yet, and say how every shard ended, in the order of `jobs`.
 
     A shard that fails does not stop the others: the caller writes what finished and then ends FAILED (see
-    `raise_if_failed`). `stage_version` is raised when the same inputs would give other results. `on_outcome` is called
-    once for every shard as it ends.
+    `raise_if_failed`). One whose error passes by itself is tried again up to `retries` times. `stage_version` is raised
+    when the same inputs would give other results. `on_outcome` is called once for every shard as it ends.
     """
     work = _Work({job.index: job for job in jobs}, client)
     if len(work.jobs) != len(jobs):
@@ -147,6 +158,10 @@ def describe(error: BaseException) -> str:
 def _shard_task(work: _Work, stage: str, home: Home, retries: int) -> Task[..., Manifest]:
     """The Prefect task: named by its shard, cached by its inputs, its result JSON under the home."""
 
+    def worth_another_try(_: Any, task_run: Any, __: Any) -> bool:
+        index = int(task_run.name.rpartition("-")[2])
+        return not work.cancelled and work.kinds.get(index) is not None
+
     @task(
         name=stage,
         task_run_name="shard-{index:04d}",
@@ -156,6 +171,9 @@ def _shard_task(work: _Work, stage: str, home: Home, retries: int) -> Task[..., 
         result_serializer="json",
         cache_result_in_memory=False,
         retries=retries,
+        retry_delay_seconds=delays(retries) or None,
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=worth_another_try,
     )
     def shard(index: int, stage: str, stage_version: int, inputs: dict[str, Any]) -> Manifest:  # noqa: ARG001
         return work.compute(index)

@@ -10,3 +10,7 @@ class InputError(SluiceError):
 
     The message is one line: what is wrong, where, which value, and what to do.
     """
+
+
+class BusyError(SluiceError):
+    """Another process holds what this one needs; it may be free a little later."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gnn.errors import InputError, SluiceError
+from gnn.errors import BusyError, InputError
 
 CHUNK_BYTES = 1 << 20
 
@@ -69,19 +69,30 @@ def _write_utf8(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 @contextmanager
 def locked(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`; the operating system releases it when the process dies.
 
     Raises:
-        SluiceError: another process holds it after `timeout_s`.
+        BusyError: another process holds it after `timeout_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(str(path), timeout=timeout_s):
             yield
     except Timeout:
-        raise SluiceError(f"{what} is in use by another process (lock {path}); wait for it or stop it") from None
+        raise BusyError(f"{what} is in use by another process (lock {path}); wait for it or stop it") from None
 
 
 class Journal:
@@ -111,6 +122,21 @@ class Journal:
                 f"{self.path} holds records of other work (its header differs); move it away to start anew"
             )
         return lines[1:]
+
+    def mend(self) -> int:
+        """Take out lines that are no JSON objects, as a failing disk leaves them; how many were taken out.
+
+        Without its header the rest means nothing and goes too. The file as it was is kept, with the ending `.damaged`.
+        """
+        if not self.path.exists():
+            return 0
+        content = self.path.read_bytes()
+        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+        good = [line for line in lines if _is_object(line)] if lines and _is_object(lines[0]) else []
+        if len(good) < len(lines):
+            self.path.with_name(f"{self.path.name}.damaged").write_bytes(content)
+            write_atomically(self.path, lambda temporary: _write_bytes(temporary, b"".join(good)))
+        return len(lines) - len(good)
 
     def _whole_lines(self) -> list[dict[str, Any]]:
         """Parse every complete line and cut a torn tail off the file."""

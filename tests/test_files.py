@@ -103,3 +103,37 @@ def test_lock_refuses_a_second_holder_and_dies_with_its_process(tmp_path: Path) 
     assert ready.is_set()
     with locked(path, "the thing"), pytest.raises(SluiceError, match="in use"), locked(path, "the thing"):
         pass
+
+
+@pytest.mark.parametrize("line", [1, 2, 3])
+def test_a_damaged_record_is_taken_out(tmp_path: Path, line: int) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path, HEADER)
+    with journal.appending() as append:
+        for value in range(3):
+            append({"value": value})
+    before = path.read_bytes()
+    lines = before.splitlines(keepends=True)
+    lines[line] = b"\x00\xff" + lines[line][2:]
+    path.write_bytes(b"".join(lines))
+    assert journal.mend() == 1
+    assert [record["value"] for record in journal.read()] == [value for value in range(3) if value != line - 1]
+    assert path.with_name("j.jsonl.damaged").is_file()
+    assert journal.mend() == 0
+
+
+def test_a_damaged_header_takes_the_records_along(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path, HEADER)
+    with journal.appending() as append:
+        append({"value": 1})
+    path.write_bytes(b"{" + path.read_bytes()[2:])
+    assert journal.mend() == 2
+    assert journal.read() == []
+    with journal.appending() as append:
+        append({"value": 2})
+    assert journal.read() == [{"value": 2}]
+
+
+def test_nothing_to_mend(tmp_path: Path) -> None:
+    assert Journal(tmp_path / "none.jsonl", HEADER).mend() == 0

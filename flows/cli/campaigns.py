@@ -58,6 +58,13 @@ def rerun(
     cluster: ClusterOption = "local",
     workers: WorkersOption = None,
     fresh: FreshOption = False,
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Only these shards, and structures set aside in them.")
+    ] = None,
+    error: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Only failed shards, and structures set aside, whose error matches."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a campaign again as it was started; what is finished is not repeated."""
@@ -67,10 +74,13 @@ def rerun(
 
     folder = folder_of(name, find_home())
     spec = folder.spec()
+    from flows.rerun import parse_choice
+
+    only = parse_choice(shards, error)
     from flows.screen import screen as run
 
     with terminating_like_interrupt():
-        result: CampaignResult = run(spec, folder.home, cluster=cluster, workers=workers, fresh=fresh)
+        result: CampaignResult = run(spec, folder.home, cluster=cluster, workers=workers, fresh=fresh, only=only)
     show(result, json, describe)
 
 

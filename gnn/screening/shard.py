@@ -7,31 +7,32 @@ journal is computed again.
 from __future__ import annotations
 
 import json
-import math
-import time
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from ase import Atoms
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.errors import InputError, SluiceError
+from gnn.cost import Meter
+from gnn.errors import SluiceError
 from gnn.files import Journal, digest, file_sha256, locked, write_text
 from gnn.potentials.potential import Potential
 from gnn.screening.campaign import CampaignSpec, RelaxationSpec
 from gnn.screening.candidates import Candidate, candidates_digest
+from gnn.screening.compute import SET_ASIDE, CampaignCancelledError, OnResult, Row, compute, failed_row
 from gnn.screening.manifest import ModelPin
+from gnn.screening.strikes import Strikes
 from gnn.screening.tables import read_rows, write_rows
-from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
+
+__all__ = ["CampaignCancelledError", "OnResult", "Row"]
+
+logger = logging.getLogger(__name__)
 
 STAGE_VERSION = 1
 """Raised when the same candidates, model and settings would give other results."""
-CHUNK = 64
-"""Structures evaluated at a time where nothing is relaxed."""
 
 RESULT_SCHEMA = pa.schema(
     [
@@ -50,16 +51,13 @@ RESULT_SCHEMA = pa.schema(
 )
 """What a shard knows of each structure; energies in eV/atom, lengths in Å."""
 
-Row = dict[str, Any]
-OnResult = Callable[[Row], None]
-
-
-class CampaignCancelledError(SluiceError):
-    """Someone asked the campaign to stop; what is journalled stays."""
-
 
 class ShardManifest(BaseModel):
-    """What a shard did. structures = computed + reused; failed ones are among them, with their reason."""
+    """What a shard did. structures = computed + reused; failed ones are among them, with their reason.
+
+    cpu_s is of all its structures, whenever they were computed; wall_s, gpu_s and peak_memory_mb are of the process
+    that sealed it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,8 +68,11 @@ class ShardManifest(BaseModel):
     computed: int
     reused: int
     failed: int
+    set_aside: int = Field(default=0, description="structures that the potential or the process could not bear")
     cpu_s: float
     wall_s: float
+    gpu_s: float = Field(default=0.0, description="seconds for which a GPU was held")
+    peak_memory_mb: float = Field(default=0.0, description="largest resident memory of the process")
     path: str
     sha256: str
 
@@ -114,11 +115,11 @@ def run_shard(
         on_result: called with each result once it is journalled; may raise `CampaignCancelledError`.
 
     Raises:
-        SluiceError: another process works on this shard.
+        BusyError: another process works on this shard.
+        SluiceError: the potential fails over everything.
         InputError: the journal belongs to other work, or the potential cannot do what the relaxation needs.
         CampaignCancelledError: `on_result` said so.
     """
-    path = folder / f"{shard_name(index)}.parquet"
     header: dict[str, Any] = {
         "journal": "screen",
         "version": 1,
@@ -129,30 +130,67 @@ def run_shard(
     with locked(folder / f"{shard_name(index)}.lock", f"shard {index}"):
         if (sealed := read_manifest(folder, index)) is not None and _belongs(sealed, header):
             return sealed.model_copy(update={"computed": 0, "reused": sealed.structures})
-        started = time.perf_counter()
         journal = Journal(folder / f"{shard_name(index)}.part.jsonl", header)
-        known = _of_rows(journal.read(), rows)
-        todo = [row for row in rows if row.candidate_id not in known]
-        with journal.appending() as append:
-            _compute(todo, spec.relaxation, make_potential, _both(append, on_result))
+        with Meter() as meter:
+            n_computed = _continue(journal, rows, spec.relaxation, make_potential, on_result, meter)
         results = _of_rows(journal.read(), rows)
         _refuse_gaps(results, rows, journal.path)
-        write_rows(path, (results[row.candidate_id] for row in rows), RESULT_SCHEMA)
-        manifest = ShardManifest(
-            index=index,
-            work_digest=header["work"],
-            ids_digest=header["ids"],
-            structures=len(rows),
-            computed=len(todo),
-            reused=len(rows) - len(todo),
-            failed=sum(result["outcome"] not in ("converged", "steps") for result in results.values()),
-            cpu_s=sum(result["cpu_s"] for result in results.values()),
-            wall_s=time.perf_counter() - started,
-            path=path.name,
-            sha256=file_sha256(path),
-        )
-        write_text(folder / f"{shard_name(index)}.json", manifest.model_dump_json(indent=1) + "\n")
-        return manifest
+        return _seal(folder, index, header, [results[row.candidate_id] for row in rows], n_computed, meter)
+
+
+def _continue(
+    journal: Journal,
+    rows: Sequence[Candidate],
+    spec: RelaxationSpec,
+    make_potential: Callable[[], Potential],
+    on_result: OnResult,
+    meter: Meter,
+) -> int:
+    """Compute what the journal lacks; how many structures that were."""
+    if damaged := journal.mend():
+        logger.warning("%s: %d damaged lines, computed again", journal.path, damaged)
+    known = _of_rows(journal.read(), rows)
+    todo = [row for row in rows if row.candidate_id not in known]
+    if not todo:
+        return 0
+    strikes = Strikes.after(journal.path.with_name(journal.path.name.replace(".part.jsonl", ".at.json")), known)
+    probe = next((row for row in rows if known.get(row.candidate_id, {}).get("converged")), None)
+    with journal.appending() as append, strikes.noted():
+        record = _both(append, on_result)
+        deadly = strikes.deadly()
+        for row in todo:
+            if row.candidate_id in deadly:
+                record(failed_row(row, deadly[row.candidate_id]))
+        potential = make_potential()
+        meter.uses(potential.device.type)
+        for group in strikes.groups([row for row in todo if row.candidate_id not in deadly]):
+            compute(group, spec, potential, record, probe)
+    return len(todo)
+
+
+def _seal(
+    folder: Path, index: int, header: dict[str, Any], results: Sequence[Row], n_computed: int, meter: Meter
+) -> ShardManifest:
+    """Write the shard's table and its manifest, the manifest last."""
+    path = write_rows(folder / f"{shard_name(index)}.parquet", results, RESULT_SCHEMA)
+    manifest = ShardManifest(
+        index=index,
+        work_digest=header["work"],
+        ids_digest=header["ids"],
+        structures=len(results),
+        computed=n_computed,
+        reused=len(results) - n_computed,
+        failed=sum(result["outcome"] not in ("converged", "steps") for result in results),
+        set_aside=sum(result["outcome"] == SET_ASIDE for result in results),
+        cpu_s=sum(result["cpu_s"] for result in results),
+        wall_s=meter.wall_s,
+        gpu_s=meter.gpu_s,
+        peak_memory_mb=meter.peak_memory_mb,
+        path=path.name,
+        sha256=file_sha256(path),
+    )
+    write_text(folder / f"{shard_name(index)}.json", manifest.model_dump_json(indent=1) + "\n")
+    return manifest
 
 
 def read_manifest(folder: Path, index: int) -> ShardManifest | None:
@@ -200,148 +238,6 @@ def _refuse_gaps(results: dict[str, Row], rows: Sequence[Candidate], where: Path
         raise SluiceError(
             f"{where}: {len(missing)} structures have no result, the first is {missing[0]}; run the shard again"
         )
-
-
-def _compute(
-    todo: Sequence[Candidate], spec: RelaxationSpec, make_potential: Callable[[], Potential], append: OnResult
-) -> None:
-    if not todo:
-        return
-    potential = make_potential()
-    if spec.mode == "none":
-        _evaluate(todo, spec, potential, append)
-        return
-    finished: set[str] = set()
-
-    def record(row: Row) -> None:
-        append(row)
-        finished.add(row["candidate_id"])
-
-    try:
-        _relax(todo, spec, potential, record)
-    except (InputError, CampaignCancelledError):
-        raise
-    except Exception:  # noqa: BLE001 (one structure broke the batch: each of the rest goes alone, and its reason is kept)
-        for row in (row for row in todo if row.candidate_id not in finished):
-            _relax_alone(row, spec, potential, record)
-
-
-def _relax(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential, record: OnResult) -> None:
-    settings = RelaxSettings(fmax=spec.fmax, max_steps=spec.max_steps, cell=spec.mode == "cell")
-
-    def on_result(k: int, relaxed: Relaxed) -> None:
-        record(_relaxed_row(todo[k], relaxed))
-
-    structures = [row.atoms() for row in todo]
-    relax_many(structures, lead_of(potential), settings, spec.max_atoms, on_result, final=scorer_of(potential))
-
-
-def _relax_alone(row: Candidate, spec: RelaxationSpec, potential: Potential, record: OnResult) -> None:
-    try:
-        _relax([row], spec, potential, record)
-    except CampaignCancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001 (the reason is recorded with the structure)
-        record(_failed_row(row, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-
-
-def lead_of(potential: Potential) -> Potential:
-    """The member that a committee relaxes with; the potential itself where it is no committee."""
-    lead: Callable[[], Potential] | None = getattr(potential, "lead", None)
-    return potential if lead is None else lead()
-
-
-def scorer_of(potential: Potential) -> Potential | None:
-    """What scores relaxed structures in batches: a whole committee, without forces if it can; None for one member."""
-    if "uncertainty" not in potential.provides:
-        return None
-    energies_only: Callable[[], Potential] | None = getattr(potential, "energies_only", None)
-    return potential if energies_only is None else energies_only()
-
-
-def _relaxed_row(row: Candidate, relaxed: Relaxed) -> Row:
-    """The journal's record of a relaxation; energy and uncertainty by the whole committee."""
-    final = relaxed.final
-    energy = relaxed.energy if final is None else final.energy
-    uncertainty = None if final is None else final.uncertainty
-    return {
-        "candidate_id": row.candidate_id,
-        "energy_per_atom": _finite(None if energy is None else energy / row.n_atoms),
-        "uncertainty": _finite(uncertainty),
-        "converged": relaxed.converged,
-        "outcome": relaxed.outcome,
-        "reason": relaxed.reason,
-        "steps": relaxed.steps,
-        "fmax": _finite(relaxed.fmax),
-        "cpu_s": relaxed.cpu_s,
-        **_geometry(relaxed.atoms, row),
-    }
-
-
-def _geometry(atoms: Atoms, row: Candidate) -> Row:
-    """Positions and cell as flat lists; those the structure came with where the result is not finite."""
-    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()
-    positions, cell = (atoms.positions, atoms.cell[:]) if finite else (row.positions, row.cell)
-    return {"positions": np.ravel(positions).tolist(), "cell": np.ravel(cell).tolist()}
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _failed_row(row: Candidate, reason: str) -> Row:
-    return {
-        "candidate_id": row.candidate_id,
-        "energy_per_atom": None,
-        "uncertainty": None,
-        "converged": False,
-        "outcome": "error",
-        "reason": reason,
-        "steps": 0,
-        "fmax": None,
-        "cpu_s": 0.0,
-        "positions": np.ravel(row.positions).tolist(),
-        "cell": np.ravel(row.cell).tolist(),
-    }
-
-
-def _evaluate(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential, append: OnResult) -> None:
-    """Energies of structures as they are."""
-    for start in range(0, len(todo), CHUNK):
-        chunk = todo[start : start + CHUNK]
-        try:
-            rows = _evaluated(chunk, spec, potential)
-        except InputError:
-            raise
-        except Exception:  # noqa: BLE001 (one structure broke the batch: each goes alone, and its reason is kept)
-            rows = [_evaluated_alone(row, spec, potential) for row in chunk]
-        for row in rows:
-            append(row)
-
-
-def _evaluated_alone(row: Candidate, spec: RelaxationSpec, potential: Potential) -> Row:
-    try:
-        return _evaluated([row], spec, potential)[0]
-    except Exception as error:  # noqa: BLE001 (the reason is recorded with the structure)
-        return _failed_row(row, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _evaluated(chunk: Sequence[Candidate], spec: RelaxationSpec, potential: Potential) -> list[Row]:
-    started = time.process_time()
-    predictions = potential.predict_atoms([row.atoms() for row in chunk], spec.max_atoms)
-    each = (time.process_time() - started) / len(chunk)
-    rows = []
-    for row, prediction in zip(chunk, predictions, strict=True):
-        energy = _finite(prediction.energy / row.n_atoms)
-        given = {
-            "energy_per_atom": energy,
-            "uncertainty": _finite(prediction.uncertainty),
-            "converged": energy is not None,
-            "outcome": "converged" if energy is not None else "non_finite",
-            "cpu_s": each,
-        }
-        rows.append({**_failed_row(row, ""), "reason": None if energy is not None else "energy is not finite", **given})
-    return rows
 
 
 def read_results(folder: Path, index: int) -> list[Row]:

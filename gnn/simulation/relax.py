@@ -117,7 +117,7 @@ def relax_many(
         InputError: the potential gives no forces, or no stress though cells are to be relaxed.
     """
     settings = settings or RelaxSettings()
-    _check_provides(potential, settings)
+    check_provides(potential, settings)
     room = max_atoms or usual_max_atoms(potential.device)
     run = _Run(atoms_list, potential, settings, room, on_result, final)
     while run.step():
@@ -125,7 +125,12 @@ def relax_many(
     return [run.results[k] for k in range(len(atoms_list))]
 
 
-def _check_provides(potential: Potential, settings: RelaxSettings) -> None:
+def check_provides(potential: Potential, settings: RelaxSettings) -> None:
+    """Do nothing if the potential gives what the relaxation needs.
+
+    Raises:
+        InputError: it gives no forces, or no stress though cells are to be relaxed.
+    """
     needed = {"energy", "forces", "stress"} if settings.cell else {"energy", "forces"}
     if missing := sorted(needed - potential.provides):
         what, way_out = (" cells", ", or relax without the cell") if settings.cell else ("", "")

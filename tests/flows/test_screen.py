@@ -4,9 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,72 +44,12 @@ from gnn.screening.manifest import CampaignManifest
 from gnn.structures.atoms import atoms_to_record
 from gnn.structures.cards import generic_card
 
-CAMPAIGN = """
-name = "metals"
-model = "foreign:emt"
-[candidates]
-elements = ["Al", "Cu", "Ni"]
-min_elements = 2
-prototypes = ["CsCl", "L1_0", "L1_2"]
-[relaxation]
-max_steps = 100
-[filters]
-max_hull_distance = 0.5
-[hull]
-reference = "model"
-[selection]
-budget = 4
-[handoff]
-formats = ["qe"]
-[shards]
-atoms = 20
-"""
-
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def campaign_file(tmp_path: Path) -> Path:
-    path = tmp_path / "metals.toml"
-    path.write_text(CAMPAIGN, encoding="utf-8")
-    return path
-
-
-@dataclass
-class FakeClient:
-    """One worker, in this process."""
-
-    cluster: object = "here"
-
-    def nthreads(self) -> dict[str, int]:
-        return {"here": 1}
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, home: Home) -> Run:
-    """The flow's body with shards computed here, one after the other: no server, no Dask. `calls` holds what ran."""
-    from flows.shards import ShardJob, ShardOutcome, describe
-
-    @contextmanager
-    def client(*_: object) -> Iterator[FakeClient]:
-        yield FakeClient()
-
-    def run_shards(stage: str, version: int, jobs: list[ShardJob], *_: object) -> list[ShardOutcome]:
-        outcomes = []
-        for job in jobs:
-            try:
-                outcomes.append(ShardOutcome(job.index, job.function(*job.args), None, cached=False))
-            except Exception as error:  # noqa: BLE001 (as the real one does)
-                outcomes.append(ShardOutcome(job.index, None, describe(error), cached=False))
-        return outcomes
-
-    monkeypatch.setattr("flows.cluster.dask_client", client)
-    monkeypatch.setattr("flows.shards.run_shards", run_shards)
-
-    def go(campaign: Any, **options: Any) -> Any:
-        return screen.fn(campaign, home, show=False, **options)
-
-    return go
+def run(run_here: Run) -> Run:
+    return run_here
 
 
 def rows_of(home: Home, name: str = "metals") -> list[dict[str, Any]]:
@@ -447,7 +385,7 @@ def sluice(*arguments: str) -> Any:
 
 def test_mistakes_exit_2_in_one_line(home: Home, campaign_file: Path) -> None:
     bad = campaign_file.with_name("bad.toml")
-    bad.write_text(CAMPAIGN.replace('"CsCl"', '"CsI"'))
+    bad.write_text(campaign_file.read_text().replace('"CsCl"', '"CsI"'))
     for arguments, message in (
         (["screen", "none.toml"], "no campaign file none.toml"),
         (["screen", str(bad)], "unknown prototype 'CsI'"),
@@ -515,9 +453,10 @@ def test_reruns_from_the_folder(run: Run, home: Home, campaign_file: Path, monke
 # ---- under a real server
 
 
-LARGER = CAMPAIGN.replace("atoms = 20", "atoms = 60").replace(
-    "[relaxation]", "derivatives = [{max_sites = 3}]\n[relaxation]\nfmax = 0.001"
-)
+@pytest.fixture
+def larger(campaign_file: Path) -> str:
+    text = campaign_file.read_text().replace("atoms = 20", "atoms = 60")
+    return text.replace("[relaxation]", "derivatives = [{max_sites = 3}]\n[relaxation]\nfmax = 0.001")
 
 
 def start(file: Path, home: Home) -> subprocess.Popen[bytes]:
@@ -529,10 +468,10 @@ def start(file: Path, home: Home) -> subprocess.Popen[bytes]:
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_kill_9_in_the_middle_of_a_campaign(home: Home, tmp_path: Path) -> None:
+def test_kill_9_in_the_middle_of_a_campaign(home: Home, larger: str, tmp_path: Path) -> None:
     """The whole command, killed with its workers; the same command again repeats no record and ends the same."""
     file = tmp_path / "larger.toml"
-    file.write_text(LARGER)
+    file.write_text(larger)
     process = start(file, home)
     deadline = time.monotonic() + 300
     folder = home.campaigns / "metals" / "shards"

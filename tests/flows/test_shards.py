@@ -35,6 +35,16 @@ def idle(folder: str, index: int) -> dict:
     return {"index": index}
 
 
+def unsteady(folder: str, index: int) -> dict:
+    """Break `index` times as a network does, then succeed."""
+    trace = Path(folder) / f"unsteady-{index}"
+    tries = len(trace.read_text()) + 1 if trace.exists() else 1
+    trace.write_text("x" * tries)
+    if tries <= index:
+        raise ConnectionResetError(f"try {tries}")
+    return {"tries": tries}
+
+
 @pytest.fixture
 def client(prefect_server):
     from flows.cluster import dask_client
@@ -156,10 +166,19 @@ def test_an_interrupted_flow_ends_soon(run):
     assert time.monotonic() - started < 30
 
 
-def test_failed_shards_are_tried_again_where_asked(run, calls):
+def test_an_error_that_says_something_is_not_tried_again(run, calls):
     outcomes = run(failing=(0,), indices=[0], retries=2)
-    assert calls() == [0, 0, 0]
+    assert calls() == [0]
     assert outcomes[0].error == "ValueError: shard 0 is cursed"
+
+
+def test_passing_errors_are_tried_again_with_growing_pauses(run, home, monkeypatch):
+    monkeypatch.setattr("flows.shards.delays", lambda tries: [0.1] * tries)
+    outcomes = run(function=unsteady, indices=[3], output=False, retries=4)
+    assert outcomes[0].error is None
+    assert outcomes[0].manifest == {"tries": 4}
+    endless = run(function=unsteady, indices=[9], output=False, retries=1)
+    assert endless[0].error == "ConnectionResetError: try 2"
 
 
 def test_tasks_are_named_by_shard_in_the_server(run):
