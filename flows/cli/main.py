@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import (
+    bench,
     campaigns,
     demo,
     deploy,
@@ -85,6 +86,7 @@ app.command("shard")(shard.shard)
 app.command("label")(label.label)
 app.command("deploy")(deploy.deploy)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 app.command("up")(services.up)
 app.command("down")(services.down)
 app.command("status")(services.status)

@@ -1,0 +1,96 @@
+"""Our own networks as a worker: the same requests as every peer's, and `floor`. `python -m flows.bench.own_worker`.
+
+Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flows.bench.peers.workers.fitting import Recipe
+from flows.bench.peers.workers.frames import Frame, elements_of, force_rms, mean_neighbours
+from flows.bench.peers.workers.session import Bench, serve
+
+
+class Own:
+    """The adapter."""
+
+    def __init__(self) -> None:
+        from gnn import __version__
+
+        self.version = f"sluice {__version__}"
+
+    def build(self, model: str, frames: Sequence[Frame], cutoff: float, seed: int) -> Any:
+        """A network for these elements, its other fields at their defaults."""
+        from ase.data import chemical_symbols
+
+        from gnn.models.config import ModelConfig
+        from gnn.models.model import build_model
+
+        self.cutoff = cutoff
+        fields = architecture(model) | {
+            "elements": [chemical_symbols[z] for z in elements_of(frames)],
+            "cutoff": cutoff,
+            "mean_neighbours": mean_neighbours(frames),
+            "energy_scale": force_rms(frames),
+        }
+        return build_model(ModelConfig.model_validate(fields), seed)
+
+    def prepared(self, frame: Frame) -> Any:
+        """A graph with its labels."""
+        from gnn.graphs.graph import Graph
+
+        labels: dict[str, Any] = {"energy": frame.energy, "forces": frame.forces}
+        return Graph("", "", "bench", None, **_arrays(frame), **labels)
+
+    def collate(self, prepared: Sequence[Any]) -> Any:
+        """The product's own batch."""
+        from gnn.graphs.collate import collate
+
+        return collate(list(prepared), ["bench"])
+
+    def forward(self, module: Any, batch: Any, training: bool) -> tuple[Any, Any]:
+        """Energies and forces."""
+        found = module.predict(batch, stress=False, training=training)
+        return found.energy, found.forces
+
+    def recipe(self, module: Any, frames: Sequence[Frame]) -> Recipe:
+        """Ours is trained by the product's own flow.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("our own networks are trained by `flows.train`")
+
+
+def architecture(model: str) -> dict[str, Any]:
+    """Fields of ModelConfig by a model's name."""
+    family, channels, *degree = model.split("_")
+    fields: dict[str, Any] = {"family": family, "channels": int(channels)}
+    return fields | ({"hidden_l_max": int(degree[0].removeprefix("L"))} if degree else {})
+
+
+def _arrays(frame: Frame) -> dict[str, Any]:
+    names = ("numbers", "positions", "cell", "pbc", "senders", "receivers", "shifts")
+    return {name: getattr(frame, name) for name in names}
+
+
+def floor(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    """The floor of one step of a task."""
+    from flows.bench.floor import count_work, floor_of
+
+    found = floor_of(count_work(lambda: bench.step(request["task"])))
+    return asdict(found) | {"gflop_rate": found.gflop_rate, "gbyte_rate": found.gbyte_rate}
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    serve(Own, {"floor": floor})
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit()

@@ -1,0 +1,1 @@
+"""Peers to be measured beside: their environments, and workers that run inside them."""

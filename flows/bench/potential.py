@@ -1,0 +1,178 @@
+"""Our networks beside other packages on the same structures in one run: training step, inference, memory, floor.
+
+Every model is a process of its own with one thread on one core, all with the same allocator settings. They are measured
+in turn, A B C, A B C, …; figures are medians over rounds of CPU seconds (user + system), ratios are those of a round.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from flows.bench.frames import frames_of, read_graphs, set_file, spread_batches
+from flows.bench.peers.client import OWN, Worker, command_of, worker
+from flows.bench.peers.environments import PEERS, peer_named
+from flows.bench.peers.workers.frames import Frame, save_frames
+from flows.bench.rounds import in_turn
+from flows.cli.output import say
+from gnn.errors import InputError
+
+TASKS = ("train", "infer")
+SIZES: dict[str, tuple[int, int]] = {"3bpa": (8, 32), "si": (4, 8)}
+"""Structures a training batch and an inference batch, by set."""
+TRAIN_BATCHES = 3
+OWN_MODELS = ("ace_64_L0", "ace_64_L1")
+TENSOR = "tensor_64"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A package (`sluice` or a peer's name) and one of its models."""
+
+    package: str
+    model: str
+
+    @property
+    def name(self) -> str:
+        """`PACKAGE MODEL`."""
+        return f"{self.package} {self.model}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and for how long. `core`: the core that all run on; None leaves it to the system."""
+
+    data: Path
+    peers_home: Path
+    sets: tuple[str, ...] = ("3bpa", "si")
+    contenders: tuple[Contender, ...] = ()
+    rounds: int = 4
+    seconds: float = 1.0
+    cutoff: float = 5.0
+    seed: int = 0
+    core: int | None = None
+
+
+@dataclass
+class Measured:
+    """What one contender gave on one set: CPU seconds of a step by task, one entry a round, and its memory in MB."""
+
+    version: str
+    parameters: int
+    import_mb: float
+    peak_mb: float = 0.0
+    cpu_s: dict[str, list[float]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    floors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """All contenders on one set; atoms of a training batch (mean) and of the inference batch."""
+
+    name: str
+    atoms: dict[str, float]
+    measured: dict[str, Measured]
+
+
+def default_contenders(compiled: bool = False) -> tuple[Contender, ...]:
+    """Our families that there are, then every peer's models; `compiled` adds NequIP compiled, which takes minutes."""
+    from gnn.models.network import FAMILIES
+
+    own = [*OWN_MODELS, *([TENSOR] if "tensor" in FAMILIES else [])]
+    peers = [Contender(peer.name, model) for peer in PEERS.values() for model in peer.speed]
+    extra = [Contender("nequip", "S-compiled")] if compiled else []
+    return (*(Contender(OWN, model) for model in own), *peers, *extra)
+
+
+def parse_contender(text: str) -> Contender:
+    """`PACKAGE:MODEL`, as `mace:64_L0`.
+
+    Raises:
+        InputError: it is not of that form, or the package is unknown.
+    """
+    package, separator, model = text.partition(":")
+    if not separator or not model:
+        raise InputError(f"--model {text!r} is not of the form PACKAGE:MODEL, as mace:64_L0 or {OWN}:ace_64_L0")
+    if package != OWN:
+        peer_named(package)
+    return Contender(package, model)
+
+
+def run(settings: Settings) -> list[SetResult]:
+    """Measure every set.
+
+    Raises:
+        InputError: data or a peer is missing.
+        SluiceError: a worker failed.
+    """
+    contenders = settings.contenders or default_contenders()
+    return [measure_set(settings, name, contenders) for name in settings.sets]
+
+
+def check(settings: Settings) -> None:
+    """Find what is missing before anything is measured.
+
+    Raises:
+        InputError: a set is unknown, its file is not there, or a peer is not installed.
+    """
+    for name in settings.sets:
+        set_file(settings.data, name)
+    for contender in settings.contenders:
+        command_of(contender.package, settings.peers_home)
+
+
+def measure_set(settings: Settings, name: str, contenders: Sequence[Contender]) -> SetResult:
+    """All contenders on one set, in turn."""
+    frames = frames_of(read_graphs(settings.data, name, settings.cutoff))
+    batches = batches_of(name, len(frames))
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch, ExitStack() as stack:
+        path = save_frames(Path(scratch) / "frames.npz", frames)
+        request = {"frames": str(path), "cutoff": settings.cutoff, "seed": settings.seed, "core": settings.core}
+        workers = {c.name: stack.enter_context(worker(c.package, settings.peers_home)) for c in contenders}
+        measured = {c.name: opened(workers[c.name], c, request | batches) for c in contenders}
+        time_in_turn(workers, measured, settings)
+        for c in contenders:
+            if c.package == OWN:
+                measured[c.name].floors = {task: workers[c.name].ask(do="floor", task=task) for task in TASKS}
+    return SetResult(name, {task: mean_atoms(frames, batches[task]) for task in TASKS}, measured)
+
+
+def batches_of(name: str, n_frames: int) -> dict[str, list[list[int]]]:
+    """Indices of the training batches and of the inference batch of a set."""
+    train, infer = SIZES[name]
+    return {"train": spread_batches(n_frames, train, TRAIN_BATCHES), "infer": spread_batches(n_frames, infer, 1)}
+
+
+def mean_atoms(frames: Sequence[Frame], batches: Sequence[Sequence[int]]) -> float:
+    """Atoms a batch."""
+    return sum(frames[k].n_atoms for batch in batches for k in batch) / len(batches)
+
+
+def opened(own: Worker, contender: Contender, request: dict[str, Any]) -> Measured:
+    """Build and warm up one contender's model."""
+    found = own.ask(do="open", model=contender.model, **request)
+    say(f"{contender.name}: {found['version']}, {found['parameters']} weights")
+    return Measured(found["version"], found["parameters"], found["import_mb"])
+
+
+def time_in_turn(workers: dict[str, Worker], measured: dict[str, Measured], settings: Settings) -> None:
+    """Rounds of training steps and inferences."""
+
+    def one(name: str) -> None:
+        for task in TASKS:
+            found = workers[name].ask(do="time", task=task, seconds=settings.seconds, least=2)
+            measured[name].cpu_s[task].append(median(found["cpu_s"]))
+            measured[name].peak_mb = found["peak_mb"]
+
+    in_turn(list(workers), settings.rounds, one)
+
+
+def last_core() -> int | None:
+    """The last core that this process may use; None where the system does not say."""
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None

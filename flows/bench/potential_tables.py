@@ -1,0 +1,154 @@
+"""Speeds of potentials as tables: every set, ours against peers of the same size, ours against the arithmetic floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from flows.bench.peers.client import OWN
+from flows.bench.peers.environments import TORCH
+from flows.bench.potential import TASKS, TENSOR, Measured, SetResult, Settings
+from flows.bench.rounds import Spread, ratios
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
+
+NAME = "potential"
+REFERENCE = "mace 64_L0"
+SAME_SIZE = (
+    (f"{OWN} ace_64_L0", "mace 64_L0"),
+    (f"{OWN} ace_64_L1", "mace 64_L1"),
+    (f"{OWN} {TENSOR}", "torchmd tn2_64"),
+    (f"{OWN} {TENSOR}", "nequip S"),
+    (f"{OWN} {TENSOR}", "nequip S-compiled"),
+)
+"""Ours and the peer's model that it is to be compared with: same channels, degree, layers and correlation."""
+SET_COLUMNS = [
+    Column(name="package, model"),
+    Column(name="weights"),
+    Column(name="train, ms a step", digits=1),
+    Column(name="train, atoms / CPU s", digits=0),
+    Column(name="train, × reference"),
+    Column(name="infer, ms a batch", digits=1),
+    Column(name="infer, atoms / CPU s", digits=0),
+    Column(name="infer, × reference"),
+    Column(name="peak MB", digits=0),
+]
+PAIR_COLUMNS = [
+    Column(name="set"),
+    Column(name="ours"),
+    Column(name="peer"),
+    Column(name="train ×"),
+    Column(name="infer ×"),
+    Column(name="peak memory, ours / theirs", digits=2),
+]
+FLOOR_COLUMNS = [
+    Column(name="set"),
+    Column(name="model"),
+    Column(name="step"),
+    Column(name="ms", digits=1),
+    Column(name="products, GFLOP", digits=2),
+    Column(name="floor: products alone, ms", digits=1),
+    Column(name="at GFLOP/s", digits=0),
+    Column(name="times the floor", digits=1),
+    Column(name="other operators move, MB", digits=0),
+    Column(name="copies of that, ms", digits=1),
+    Column(name="at GB/s", digits=0),
+]
+FLOOR_NOTES = [
+    "The floor is every matrix product of the step, timed alone at its own shape and strides, in warm caches, on the "
+    "same core.",
+    "What the other operators read and write is counted as they stand, one by one; fusing them lowers it. Copies are "
+    "timed at the sizes of their tensors, so small ones run from cache.",
+]
+
+
+def table_of(results: Sequence[SetResult], settings: Settings, command: str) -> BenchTable:
+    """One part a set with all contenders, one with the pairs of the same size, one with the floor of ours."""
+    parts = [set_part(result) for result in results]
+    if pairs := pair_rows(results):
+        parts.append(Part(title="Ours against peers of the same size", columns=PAIR_COLUMNS, rows=pairs))
+    if floors := floor_rows(results):
+        parts.append(Part(title="The arithmetic floor", columns=FLOOR_COLUMNS, rows=floors, notes=FLOOR_NOTES))
+    versions = dict(m.version.split() for result in results for m in result.measured.values())
+    facts = {"seeds": [settings.seed], "versions": versions | own_versions(), "notes": notes_of(settings)}
+    return bench_table(NAME, "Speed of potentials, one core, float32", command, parts, **facts)
+
+
+def notes_of(settings: Settings) -> list[str]:
+    """How it was measured."""
+    core = "the system's choice of core" if settings.core is None else f"core {settings.core} for all"
+    return [
+        "A training step is energies, forces, loss of both, backward and an Adam update, three batches in turn; "
+        f"inference is energies and forces. Graphs (cutoff {settings.cutoff:g} Å) are built outside.",
+        f"{settings.rounds} rounds in turn, each at least {settings.seconds:g} CPU s and two steps of either kind; "
+        "medians, ratios round by round (least to greatest).",
+        f"One process a model, one thread, {core}, glibc told to keep freed memory for all; peers with {TORCH}.",
+        "Peak memory is that of the whole process, imports and both kinds of step included.",
+    ]
+
+
+def set_part(result: SetResult) -> Part:
+    """The table of one set."""
+    reference = reference_of(result)
+    faster = {
+        task: ratios({name: found.cpu_s[task] for name, found in result.measured.items()}, reference) for task in TASKS
+    }
+    rows = [set_row(result, name, {task: faster[task][name] for task in TASKS}) for name in result.measured]
+    atoms = ", ".join(f"{result.atoms[task]:.0f} atoms ({task})" for task in TASKS)
+    return Part(title=f"{result.name}: batches of {atoms}; reference {reference}", columns=SET_COLUMNS, rows=rows)
+
+
+def reference_of(result: SetResult) -> str:
+    """MACE with 64 channels and L=0 where it is there, else the first contender."""
+    return REFERENCE if REFERENCE in result.measured else next(iter(result.measured))
+
+
+def set_row(result: SetResult, name: str, faster: dict[str, Spread]) -> list[Cell]:
+    """One contender's row."""
+    found = result.measured[name]
+    row: list[Cell] = [name, found.parameters]
+    for task in TASKS:
+        seconds = median(found.cpu_s[task])
+        row += [1e3 * seconds, result.atoms[task] / seconds, faster[task].text()]
+    return [*row, found.peak_mb]
+
+
+def pair_rows(results: Sequence[SetResult]) -> list[list[Cell]]:
+    """Rows of `SAME_SIZE` where both were measured."""
+    rows: list[list[Cell]] = []
+    for result in results:
+        for ours, theirs in SAME_SIZE:
+            if ours in result.measured and theirs in result.measured:
+                rows.append([result.name, ours, theirs, *pair_cells(result.measured[ours], result.measured[theirs])])
+    return rows
+
+
+def pair_cells(ours: Measured, theirs: Measured) -> list[Cell]:
+    """How many times faster ours is, by task, and its memory over theirs."""
+    each = [{"ours": ours.cpu_s[task], "theirs": theirs.cpu_s[task]} for task in TASKS]
+    faster: list[Cell] = [ratios(seconds, "theirs")["ours"].text() for seconds in each]
+    return [*faster, ours.peak_mb / theirs.peak_mb]
+
+
+def floor_rows(results: Sequence[SetResult]) -> list[list[Cell]]:
+    """Rows of our models: their steps against what their matrix products alone take."""
+    return [
+        [result.name, name, task, *floor_cells(1e3 * median(found.cpu_s[task]), floor)]
+        for result in results
+        for name, found in result.measured.items()
+        for task, floor in found.floors.items()
+    ]
+
+
+def floor_cells(step_ms: float, floor: dict[str, float]) -> list[Cell]:
+    """A step of so many milliseconds, and its floor."""
+    products_ms = 1e3 * floor["products_s"]
+    return [
+        step_ms,
+        floor["flops"] / 1e9,
+        products_ms,
+        floor["gflop_rate"],
+        step_ms / products_ms if products_ms else None,
+        floor["moved_bytes"] / 1e6,
+        1e3 * floor["moved_s"],
+        floor["gbyte_rate"],
+    ]
