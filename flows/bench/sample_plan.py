@@ -7,8 +7,9 @@ the truth part has a structure in the training part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, permutations, zip_longest
 
 import numpy as np
 import spglib
@@ -19,6 +20,7 @@ from ase.calculators.calculator import kptdensity2monkhorstpack
 from gnn.dft.engine import JobKind, RelaxSettings
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
+from gnn.screening.derivatives import PARENTS, Derivative, derivatives
 from gnn.screening.fingerprint import fingerprint
 from gnn.screening.prototypes import ELEMENTAL, PROTOTYPES, Prototype, decorations
 from gnn.screening.volumes import guess_volume
@@ -37,9 +39,13 @@ RELAX = RelaxSettings(fmax=0.08, max_steps=10)
 SMALL_CELL = 4
 """Up to this many atoms cells are relaxed, and rattled without symmetry, often."""
 COMPOUND_SCALES = (0.78, 0.86, 0.94, 1.03, 1.14)
-CHEAP = 80
-"""Atoms times irreducible k-points of a label that takes some eight seconds."""
+CHEAP, AFFORDABLE, DEAREST = 80, 130, 220
+"""Atoms times irreducible k-points of a label that takes some eight, thirteen and twenty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
+ORDERING_SITES = 5
+N_ORDERINGS = 500
+ORDERING_SCALES = (0.78, 1.08)
+FRAMES_A_RELAXATION = 5
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,7 @@ class Decoration:
     @property
     def is_cheap(self) -> bool:
         """Whether its symmetry makes a label of it cheap."""
-        atoms = self.atoms()
-        return len(atoms) * _irreducible_k_points(atoms) <= CHEAP
+        return _cost(self.atoms()) <= CHEAP
 
 
 def _rank(text: str) -> int:
@@ -107,17 +112,21 @@ def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
 
 
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
-    """Elements, and around the visible compounds: volumes, relaxations, and strained and rattled cells."""
+    """Elements; around the visible compounds volumes, relaxations, strained and rattled cells; orderings on lattices.
+
+    What costs more than the `DEAREST` is left out.
+    """
     hidden = truth_formulas(pool)
     visible = _dealt([d for d in pool if d.formula not in hidden], len(pool))
     small = [d for d in visible if len(d.prototype.sites) <= SMALL_CELL]
-    return [
+    around_compounds = [
         *_element_jobs(),
         *_volume_jobs([d for d in visible if d.is_cheap][:80]),
         *_relax_jobs(small[:50]),
         *_distorted_jobs(visible[:110]),
         *_rattled_jobs([*small[:70], *[d for d in visible if d not in small][:15]]),
     ]
+    return [job for job in around_compounds if _cost(job.atoms()) <= DEAREST] + list(_ordering_jobs(hidden))
 
 
 def _job(atoms: Atoms, kind: JobKind, group: str, config_type: str) -> LabelJob:
@@ -125,6 +134,11 @@ def _job(atoms: Atoms, kind: JobKind, group: str, config_type: str) -> LabelJob:
     reduced = atoms.copy()
     niggli_reduce(reduced)
     return LabelJob.of(min(atoms, reduced, key=_irreducible_k_points), kind, group, config_type)
+
+
+def _cost(atoms: Atoms) -> int:
+    """Atoms times irreducible k-points: what a label's time is nearly proportional to."""
+    return len(atoms) * _irreducible_k_points(atoms)
 
 
 def _irreducible_k_points(atoms: Atoms) -> int:
@@ -174,6 +188,40 @@ def _rattled_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
         )
 
 
+def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
+    """Affordable orderings of two to four elements on fcc, bcc, hcp and diamond, each at a volume of its own."""
+    affordable = (job for job in _dealt_orderings(hidden) if _cost(job.atoms()) <= AFFORDABLE)
+    return islice(affordable, N_ORDERINGS)
+
+
+def _dealt_orderings(hidden: frozenset[str]) -> Iterator[LabelJob]:
+    """Jobs dealt round by round over the formulas that are not hidden, at random within a formula."""
+    by_formula: dict[str, list[tuple[Derivative, tuple[str, ...]]]] = {}
+    for derivative, elements in sorted(_orderings(), key=lambda pair: _rank(f"{pair[0].name} {pair[1]}")):
+        formula = reduced_formula(derivative.decorate(elements, 1.0).numbers)
+        if formula not in hidden:
+            by_formula.setdefault(formula, []).append((derivative, elements))
+    for dealt in zip_longest(*by_formula.values()):
+        for formula, pair in zip(by_formula, dealt, strict=True):
+            if pair is not None:
+                derivative, elements = pair
+                yield _ordering_job(derivative, elements, formula)
+
+
+def _orderings() -> Iterable[tuple[Derivative, tuple[str, ...]]]:
+    for parent in PARENTS:
+        for n_sites in range(2, ORDERING_SITES + 1):
+            for n_elements in range(2, len(ELEMENTS) + 1):
+                for derivative in derivatives(parent, n_sites, n_elements):
+                    yield from ((derivative, elements) for elements in permutations(ELEMENTS, n_elements))
+
+
+def _ordering_job(derivative: Derivative, elements: tuple[str, ...], formula: str) -> LabelJob:
+    scale = np.random.default_rng(_rank(f"ordering {derivative.name} {elements}")).uniform(*ORDERING_SCALES)
+    volume = scale * guess_volume([elements[colour] for colour in derivative.colours])
+    return _job(derivative.decorate(elements, volume), "static", formula, f"ordering-{derivative.parent}")
+
+
 def _distorted(atoms: Atoms, name: str) -> Atoms:
     """A copy stretched and with its atoms moved along z alone, so that mirror planes and cheap k-meshes survive."""
     random = np.random.default_rng(_rank(f"distorted {name}"))
@@ -198,7 +246,7 @@ def _rattled(atoms: Atoms, name: str) -> Atoms:
 
 def _turn(job: LabelJob) -> float:
     """When a job has its turn: at random, but the cheaper it is the earlier."""
-    return _rank(job.job_id) * len(job.numbers) * _irreducible_k_points(job.atoms())
+    return _rank(job.job_id) * _cost(job.atoms()) * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
 
 
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
