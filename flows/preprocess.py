@@ -13,6 +13,7 @@ from flows.cluster import dask_client
 from flows.settings import Home, find_home
 from flows.shard_bar import ShardBar
 from flows.shards import ShardJob, ShardOutcome, raise_if_failed, run_shards
+from flows.suites import frozen_ids
 from gnn.errors import InputError
 from gnn.graphs.assembly import assemble
 from gnn.graphs.graph_set import GraphSet, LakeInput, Split
@@ -46,8 +47,11 @@ def preprocess(
     outliers: OutlierRule | None = None,
     cluster: str = "local",
     show: bool = True,
+    suite_of: str | None = None,
 ) -> PreprocessResult:
     """Build the shards that are missing, then the graph set; the same call again reuses everything.
+
+    The frozen suite of the registered model `suite_of`, if there is one, stays in the test split.
 
     Raises:
         InputError: the input cannot be used.
@@ -55,7 +59,7 @@ def preprocess(
     """
     started = time.monotonic()
     home = home or find_home()
-    spec = make_spec(datasets, cutoff, split, split_by, seed, outliers)
+    spec = make_spec(datasets, cutoff, split, split_by, seed, outliers, frozen_ids(suite_of, home))
     inputs, properties, plans = plan(spec, home)
     outcomes = build(plans, spec, home, cluster, show)
     raise_if_failed(STAGE, outcomes)
@@ -71,6 +75,7 @@ def make_spec(
     split_by: SplitBy | None = None,
     seed: int = 0,
     outliers: OutlierRule | None = None,
+    frozen_test: tuple[str, ...] = (),
 ) -> PreprocessSpec:
     """The spec of a call; None takes the default.
 
@@ -88,6 +93,7 @@ def make_spec(
         split_by=split_by or "group",
         seed=seed,
         outliers=outliers or OutlierRule(),
+        frozen_test=frozen_test,
     ).checked()
 
 

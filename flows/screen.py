@@ -22,6 +22,7 @@ from flows.campaigns import (
     result_of,
 )
 from flows.cli.results import CampaignResult
+from flows.lineage import traced
 from flows.settings import Home
 from flows.tracking import code_version
 from gnn.errors import SluiceError
@@ -119,7 +120,7 @@ def screen(
         refuse_empty_choice(folder, only)
         folder.cancel_mark.unlink(missing_ok=True)
         running = begin(folder, spec, text)
-        with marked_if_broken(running):
+        with traced(folder), marked_if_broken(running):
             outcomes = compute(running, cluster, workers, show, only)
         refuse_failures(folder, outcomes)
         return result_of(folder)

@@ -82,6 +82,7 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
         outliers=data.outliers,
         cluster=cluster,
         show=show,
+        suite_of=config.register_as,
     )
     return home.absolute(found.graph_set)
 
@@ -256,12 +257,17 @@ def draw(plan: Plan, evaluations: dict[Split, Evaluation], tracker: MlflowTracke
 
 
 def register_checkpoint(plan: Plan, home: Home, run_id: str | None) -> str | None:
-    """Register the checkpoint where a name was given; the version."""
+    """Register the checkpoint where a name was given, and let it challenge the champion; the version."""
     if plan.config.register_as is None:
         return None
+    from flows.cli.output import say
+    from flows.gate import challenge
     from flows.registry import register
 
-    return register(plan.checkpoint, plan.config.register_as, home, run_id, plan.config.experiment).version
+    model = register(plan.checkpoint, plan.config.register_as, home, run_id, plan.config.experiment)
+    verdict = challenge(model, plan.checkpoint, plan.graph_folder, home, plan.config.device)
+    say(f"version {model.version} is {'champion' if verdict.champion else 'challenger'}: {verdict.reason}")
+    return model.version
 
 
 def result_of(

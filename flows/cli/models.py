@@ -51,14 +51,23 @@ def show_one(model: ModelArgument, as_json: JsonOption = False) -> None:
 @speaks_plainly
 def promote(
     model: ModelArgument,
+    version: Annotated[str | None, typer.Argument(help="The version, where MODEL is only a name.")] = None,
     alias: Annotated[str, typer.Option(help="The alias that shall point at it.")] = "champion",
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the suite says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is forced; kept on the version's page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let an alias point at a version."""
-    from flows.registry import promote as run
+    """Make a version champion if it beats the champion on the frozen suite; any other alias just moves."""
+    from flows import gate, registry
     from flows.settings import find_home
 
-    show(_result([run(model, find_home(), alias)]), as_json, describe)
+    home = find_home()
+    uri = model if version is None else f"{model}/{version}"
+    if alias == registry.CHAMPION:
+        say(gate.promote(uri, home, reason, force).reason)
+        show(_result([registry.lookup(uri, home)[0]]), as_json, describe)
+    else:
+        show(_result([registry.promote(uri, home, alias)]), as_json, describe)
 
 
 @app.command("import")

@@ -24,7 +24,7 @@ from gnn.graphs.outliers import outlier_reason
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan
 from gnn.graphs.preprocess import PreprocessSpec
 from gnn.graphs.references import fit_references, lowest
-from gnn.graphs.splits import Assignment, assign_splits
+from gnn.graphs.splits import Assignment, assign_splits, keep_frozen
 from gnn.graphs.statistics import statistics_of
 from gnn.structures.properties import PropertySpec
 from gnn.structures.record import Ints
@@ -125,6 +125,7 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
     groups = [columns.group[row] for row in rows]
     contents = [[(columns.theory[row], symbol) for symbol in columns.symbols(row)] for row in rows.tolist()]
     found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents)
+    found = keep_frozen(found, keys, groups, frozenset(spec.frozen_test))
     for row, split in zip(rows.tolist(), found.splits, strict=True):
         if split is None:
             roles.drop(row, NOT_SELECTED)
@@ -178,7 +179,7 @@ def manifest(
     numbers = np.unique(columns.atoms_of(used))
     identity = {
         "builder": BUILDER_VERSION,
-        "spec": spec.model_dump(mode="json", exclude={"datasets"}),
+        "spec": spec.model_dump(mode="json", exclude={"datasets", "frozen_test"}),
         "inputs": [[item.dataset, item.content_digest] for item in inputs],
         "shards": [shard.sha256 for shard in shards],
         "roles": digest([roles.role, roles.reason]),

@@ -114,6 +114,27 @@ def assign_splits(
     return _with_shortfall(assignment, targets) if are_counts(shares) else assignment
 
 
+def keep_frozen(
+    assignment: Assignment, keys: Sequence[Hashable], groups: Sequence[str | None], frozen: frozenset[Hashable]
+) -> Assignment:
+    """The assignment with all frozen keys in test, and what shares a group with one out of training and validation.
+
+    Where the frozen keys are in test already, it is left as it is.
+    """
+    held = {group for key, group in zip(keys, groups, strict=True) if key in frozen and group is not None}
+    by_group = assignment.split_by == "group"
+    stays = [key in frozen or (by_group and group in held) for key, group in zip(keys, groups, strict=True)]
+    splits: list[Split | None] = [
+        "test" if kept and (key in frozen or split is not None) else split
+        for key, kept, split in zip(keys, stays, assignment.splits, strict=True)
+    ]
+    moved = sum(now != before for now, before in zip(splits, assignment.splits, strict=True))
+    if not moved:
+        return assignment
+    note = f"{moved} structures were moved to the test split, where the frozen suite keeps them"
+    return replace(assignment, splits=splits, note="; ".join(filter(None, [assignment.note, note])))
+
+
 def _with_shortfall(assignment: Assignment, targets: Mapping[Split, int]) -> Assignment:
     """Say which counts whole groups could not give."""
     found = assignment.counts()
