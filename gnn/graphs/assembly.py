@@ -34,6 +34,7 @@ UNLABELLED = "unlabelled"
 OTHER_KIND = "other-energy-kind"
 NO_REFERENCE = "element-without-reference"
 NOT_SELECTED = "not-selected"
+SET_ASIDE = "no-graph"
 
 
 @dataclass
@@ -75,7 +76,7 @@ def assemble(
         InputError: nothing is left to train on, or the split asks for more than there is.
     """
     columns = read_columns([graphs_root / shard.path for shard in shards], properties)
-    flags = [row for plan in plans for row in plan.flags]
+    flags = flags_of(plans, shards)
     if len(flags) != len(columns):
         raise SluiceError(f"the shards hold {len(columns)} rows where {len(flags)} were planned; preprocess again")
     roles = Roles.undecided(len(columns))
@@ -88,9 +89,25 @@ def assemble(
     drop_without_reference(roles, columns, energies, references)
     graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split)
     folder = graphs_root / graph_set.graph_set_id[:16]
-    write_members(folder / FILE_NAME, members_table(columns, roles))
+    members = pa.concat_tables([members_table(columns, roles), lost_rows(plans, shards)])
+    write_members(folder / FILE_NAME, members)
     graph_set.write(folder)
     return graph_set, folder
+
+
+def flags_of(plans: Sequence[ShardPlan], shards: Sequence[ShardInfo]) -> list[tuple[str, ...]]:
+    """Flags of the rows that have a graph, shard after shard."""
+    return [
+        flags
+        for plan, shard in zip(plans, shards, strict=True)
+        for name, flags in zip(plan.ids, plan.flags, strict=True)
+        if name not in shard.set_aside
+    ]
+
+
+def set_aside(shards: Sequence[ShardInfo]) -> int:
+    """Rows of which no graph could be made."""
+    return sum(len(shard.set_aside) for shard in shards)
 
 
 def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], spec: PreprocessSpec) -> None:
@@ -198,9 +215,9 @@ def manifest(
         splits_path=FILE_NAME,
         statistics=statistics_of(columns, roles.rows("train"), energies, references, properties),
         references=references,
-        rows_in=len(columns),
+        rows_in=len(columns) + set_aside(shards),
         reference_rows=len(roles.rows(REFERENCE)),
-        dropped=roles.dropped(),
+        dropped=roles.dropped() | ({SET_ASIDE: lost} if (lost := set_aside(shards)) else {}),
         energy_kinds=energies.kinds,
         masked_energies=energies.masked,
         split_by=split.split_by,
@@ -227,3 +244,23 @@ def members_table(columns: Columns, roles: Roles) -> pa.Table:
         },
         schema=SCHEMA,
     )
+
+
+def lost_rows(plans: Sequence[ShardPlan], shards: Sequence[ShardInfo]) -> pa.Table:
+    """Rows of `SCHEMA` for those of which no graph could be made; they stand in no row of their shard."""
+    lost = [
+        {
+            "structure_id": name,
+            "dataset": plan.dataset,
+            "theory": "",
+            "shard": index,
+            "row": -1,
+            "n_atoms": 0,
+            "n_edges": 0,
+            "role": DROPPED,
+            "reason": f"{SET_ASIDE}: {reason}",
+        }
+        for index, (plan, shard) in enumerate(zip(plans, shards, strict=True))
+        for name, reason in shard.set_aside.items()
+    ]
+    return pa.Table.from_pylist(lost, schema=SCHEMA)

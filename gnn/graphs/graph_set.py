@@ -29,6 +29,9 @@ class ShardInfo(_Model):
     n_graphs: int
     n_atoms: int
     n_edges: int
+    set_aside: dict[str, str] = Field(
+        default_factory=dict, description="rows of which no graph could be made: structure_id -> why"
+    )
 
 
 class TheoryReferences(_Model):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from gnn.cost import Meter
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.graphs.graph_set import ShardInfo, Split
@@ -16,9 +17,13 @@ from gnn.graphs.plan import ShardPlan, plan_rows
 from gnn.graphs.rows import graphs_of_rows
 from gnn.graphs.shards import write_shard
 from gnn.graphs.splits import DEFAULT_SHARES, SplitBy, check_shares
+from gnn.graphs.verify import refuse_damaged
 from gnn.lake.table import Lake
 
+logger = logging.getLogger(__name__)
+
 SHARD_FOLDER = "shards"
+INFO_FIELDS = tuple(ShardInfo.model_fields)
 DEFAULT_CUTOFF = 5.0
 
 
@@ -59,10 +64,13 @@ class ShardManifest(ShardInfo):
     """A shard and what it cost."""
 
     cpu_s: float
+    wall_s: float = 0.0
+    gpu_s: float = 0.0
+    peak_memory_mb: float = 0.0
 
     def info(self) -> ShardInfo:
         """The part that belongs into a graph set."""
-        return ShardInfo.model_validate(self.model_dump(exclude={"cpu_s"}))
+        return ShardInfo.model_validate(self.model_dump(exclude=set(ShardManifest.model_fields) - set(INFO_FIELDS)))
 
 
 def shard_path(graphs_root: Path, plan: ShardPlan) -> Path:
@@ -71,14 +79,19 @@ def shard_path(graphs_root: Path, plan: ShardPlan) -> Path:
 
 
 def build_shard(plan: ShardPlan, rows: pa.Table, cutoff: float, graphs_root: Path) -> ShardManifest:
-    """Write the shard of `rows`, which are the plan's, in its order.
+    """Write the shard of `rows`, which are the plan's, in its order; rows without a graph are set aside.
 
     Raises:
-        SluiceError: a row has no graph; the message names it.
+        SluiceError: a row is not what its digests say.
     """
-    started = time.process_time()
-    info = write_shard(shard_path(graphs_root, plan), list(graphs_of_rows(rows, cutoff)), graphs_root)
-    return ShardManifest(**info.model_dump(), cpu_s=time.process_time() - started)
+    set_aside: dict[str, str] = {}
+    with Meter() as meter:
+        refuse_damaged(rows, f"{plan.dataset}@{plan.version}")
+        graphs = list(graphs_of_rows(rows, cutoff, set_aside.__setitem__))
+        info = write_shard(shard_path(graphs_root, plan), graphs, graphs_root)
+    for name, reason in set_aside.items():
+        logger.warning("set aside: %s", reason, extra={"structure": name})
+    return ShardManifest.model_validate({**info.model_dump(), "set_aside": set_aside, **meter.costs()})
 
 
 def build_lake_shard(plan: ShardPlan, cutoff: float, lake_root: Path, graphs_root: Path) -> dict[str, object]:

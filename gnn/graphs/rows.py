@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import pi
 from typing import Any
 
 import numpy as np
@@ -19,31 +20,45 @@ ARRAYS: dict[str, type] = {
     "stress": np.float64, "fixed": np.bool_,
 }  # fmt: skip
 VECTORS = ("positions", "cell", "forces")
+MOST_EDGES = 50_000_000
+"""Edges that one structure may have: about a gigabyte."""
+
+OnBad = Callable[[str, str], None]
 
 
-def graphs_of_rows(rows: pa.Table | pa.RecordBatch, cutoff: float) -> Iterator[Graph]:
+def graphs_of_rows(rows: pa.Table | pa.RecordBatch, cutoff: float, on_bad: OnBad | None = None) -> Iterator[Graph]:
     """A graph of each row of a table of `RECORD_SCHEMA`, edges up to `cutoff` (Å).
+
+    A row that has no graph is told to `on_bad` (id, reason) and left out, where that is given.
 
     Raises:
         SluiceError: a row has no graph; the message names it.
     """
     for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
-        yield from _graphs_of_batch(batch, cutoff)
+        yield from _graphs_of_batch(batch, cutoff, on_bad)
 
 
-def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float) -> Iterator[Graph]:
+def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float, on_bad: OnBad | None) -> Iterator[Graph]:
     texts = {name: batch.column(name).to_pylist() for name in TEXTS}
     kinds = {name: batch.column(name).to_pylist() for name in ("energy", "free_energy")}
     arrays = {name: _rows_of(batch.column(name), dtype) for name, dtype in ARRAYS.items()}
     properties = batch.column("properties").to_pylist()
     for row in range(batch.num_rows):
-        yield _graph(
-            {name: column[row] for name, column in texts.items()},
-            {name: column[row] for name, column in kinds.items() if column[row] is not None},
-            {name: column[row] for name, column in arrays.items()},
-            properties[row] or [],
-            cutoff,
-        )
+        name = texts["structure_id"][row]
+        try:
+            graph = _graph(
+                {name: column[row] for name, column in texts.items()},
+                {name: column[row] for name, column in kinds.items() if column[row] is not None},
+                {name: column[row] for name, column in arrays.items()},
+                properties[row] or [],
+                cutoff,
+            )
+        except (SluiceError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+            if on_bad is None:
+                raise SluiceError(f"structure {name[:16]} of {texts['dataset'][row]}: {error}") from error
+            on_bad(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            continue
+        yield graph
 
 
 def _graph(
@@ -51,10 +66,8 @@ def _graph(
 ) -> Graph:
     for name in VECTORS:
         arrays[name] = None if arrays[name] is None else arrays[name].reshape(-1, 3)
-    try:
-        edges = neighbour_list(arrays["positions"], arrays["cell"], arrays["pbc"], cutoff)
-    except (SluiceError, ValueError) as error:
-        raise SluiceError(f"structure {texts['structure_id'][:16]} of {texts['dataset']}: {error}") from error
+    _refuse_too_dense(arrays["positions"], arrays["cell"], arrays["pbc"], cutoff)
+    edges = neighbour_list(arrays["positions"], arrays["cell"], arrays["pbc"], cutoff)
     energies: dict[EnergyKind, float] = kinds
     return Graph(
         **texts,
@@ -66,6 +79,25 @@ def _graph(
         properties={name: _number_or_array(values) for name, values in properties},
         kinds=energies,
     )
+
+
+def _refuse_too_dense(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> None:
+    """Do nothing if the edges of a crystal fit into memory.
+
+    Raises:
+        SluiceError: there would be more than `MOST_EDGES`, by its density.
+    """
+    volume = abs(float(np.linalg.det(cell)))
+    if not pbc.all() or volume == 0.0:
+        return
+    edges = len(positions) ** 2 / volume * 4 / 3 * pi * cutoff**3
+    if edges > MOST_EDGES:
+        raise SluiceError(
+            f"{len(positions)} atoms in {volume:.3g} Å³ would have {edges:.1e} edges up to {cutoff:g} Å, more than"
+            f" {MOST_EDGES:.0e}"
+        )
 
 
 def _number_or_array(values: list[float]) -> float | NDArray[np.float64]:
