@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.artifacts import address_of
+from flows.services.store import refuse_lost_store
 from flows.settings import Home, apply_quiet_defaults
 from gnn import __version__
 from gnn.errors import InputError, SluiceError
@@ -38,16 +39,25 @@ def is_embedded() -> bool:
 
 
 def store_exists(home: Home) -> bool:
-    """False only for an embedded store that nothing was ever written to; needs no MLflow."""
-    return not is_embedded() or (home.mlruns / DATABASE).is_file()
+    """False only for an embedded store that nothing was ever written to; needs no MLflow.
+
+    Raises:
+        InputError: the store is on PostgreSQL and no server of it runs.
+    """
+    if not is_embedded():
+        return True
+    refuse_lost_store(home)
+    return (home.mlruns / DATABASE).is_file()
 
 
 def connect(home: Home) -> MlflowClient:
     """A client of the store; importing MLflow takes seconds, so call this only when it is needed.
 
     Raises:
-        InputError: the URI is of a kind that MLflow does not take.
+        InputError: the URI is of a kind that MLflow does not take, or the store is on PostgreSQL and no server runs.
     """
+    if is_embedded():
+        refuse_lost_store(home)
     apply_quiet_defaults()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

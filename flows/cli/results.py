@@ -413,3 +413,4 @@ class StatusResult(Result):
     queues: list[QueueRow] = []
     dask: DaskRow | None = None
     runs: list[FlowRunRow] = []
+    notes: list[str] = Field(default=[], description="what could not be asked")

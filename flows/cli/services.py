@@ -104,6 +104,8 @@ def _describe_status(result: StatusResult) -> None:
         say("no services run for this home: `sluice up` starts them; commands work without them too")
         return
     _describe_services(result.services)
+    for note in result.notes:
+        say(f"note: {note}")
     table(
         "Queues",
         ["pool", "queue", "paused", "limit", "scheduled", "late", "running"],

@@ -11,7 +11,7 @@ from flows.services.probes import listens
 from flows.services.programs import Program, Setting, client_environment, programs
 from flows.services.state import Name, ServicesState, read_state
 from flows.settings import CLUSTER_VARIABLE, Home
-from gnn.errors import InputError
+from gnn.errors import InputError, SluiceError
 
 SERVED_BY: dict[str, Name] = {
     "PREFECT_API_URL": "prefect",
@@ -32,7 +32,11 @@ def use_running(home: Home, tell: Callable[[str], None] = silent) -> dict[str, s
     Raises:
         InputError: the services want a password and none is set.
     """
-    state = read_state(home)
+    try:
+        state = read_state(home)
+    except SluiceError as error:
+        tell(f"note: {error}")
+        return {}
     if state is None or not reachable(state):
         return {}
     setting = setting_of(home, state)

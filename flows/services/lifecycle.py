@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pydantic import SecretStr
+
 from flows.services import processes
 from flows.services.config import ServiceSettings, read_settings
 from flows.services.database import databases, make_databases
@@ -24,6 +26,7 @@ from flows.services.state import (
     this_machine,
     write_state,
 )
+from flows.services.store import postgres_mark, refuse_lost_store
 from flows.services.tls import make_certificate
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
@@ -73,8 +76,7 @@ def _prepared(home: Home, changes: dict[str, Any]) -> tuple[ServicesState, Setti
             f"the services run with other settings ({differences(known.settings, settings)}); first `sluice down`"
         )
     auth, url = settings.auth(), settings.database()
-    if url is not None:
-        make_databases(url)
+    choose_store(home, url)
     if settings.is_wide:
         make_certificate(home)
     home.mlruns.mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,19 @@ def _prepared(home: Home, changes: dict[str, Any]) -> tuple[ServicesState, Setti
         services=known.services if known is not None else {},
     )
     return state, setting
+
+
+def choose_store(home: Home, url: SecretStr | None) -> None:
+    """Make the databases on PostgreSQL where they are wanted; once there, a home does not fall back to SQLite unasked.
+
+    Raises:
+        InputError: this home's runs are on PostgreSQL and no URL is given, or the server cannot be used.
+    """
+    if url is None:
+        refuse_lost_store(home)
+    else:
+        make_databases(url)
+        postgres_mark(home).touch()
 
 
 def state_here(home: Home) -> ServicesState | None:
@@ -118,9 +133,9 @@ def _runs(state: ServicesState, name: Name) -> bool:
 
 def _refuse_taken_ports(wanted: Iterable[Program]) -> None:
     for program in wanted:
-        if program.port is not None and not is_free(*program.port):
-            option = {"prefect": "--prefect-port", "mlflow": "--mlflow-port"}.get(program.name, "--dask-port")
-            raise InputError(f"port {program.port[1]} for {program.name} is in use by another program; give {option}")
+        for option, host, port in program.ports:
+            if not is_free(host, port):
+                raise InputError(f"port {port} for {program.name} is in use by another program; give {option} another")
 
 
 def _start_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -85,14 +85,13 @@ def memory_mb(token: str) -> tuple[int, float]:
 def stop(pid: int | None, token: str, grace_s: float = TERM_GRACE_S) -> int:
     """End a program and all its descendants: first itself, then what it left, at last by force. How many there were."""
     members = family(token)
-    leaders = [process for process in members if process.pid == pid] or members
-    _signal(leaders, force=False)
-    _wait(token, grace_s)
-    rest = family(token)
-    _signal(rest, force=False)
-    _wait(token, FAMILY_GRACE_S if rest else 0.0)
+    leader = [process for process in members if process.pid == pid]
+    _signal(leader, force=False)
+    _wait(lambda: bool(leader) and carries(leader[0], token), grace_s)
+    _signal(family(token), force=False)
+    _wait(lambda: bool(family(token)), FAMILY_GRACE_S)
     _signal(family(token), force=True)
-    _wait(token, KILL_GRACE_S)
+    _wait(lambda: bool(family(token)), KILL_GRACE_S)
     return len(members)
 
 
@@ -104,10 +103,10 @@ def _signal(processes: Sequence[psutil.Process], force: bool) -> None:
             continue
 
 
-def _wait(token: str, seconds: float) -> None:
-    """Wait until nobody carries `token`, at most `seconds`."""
+def _wait(still: Callable[[], bool], seconds: float) -> None:
+    """Wait while `still` holds, at most `seconds`."""
     deadline = time.monotonic() + seconds
-    while family(token) and time.monotonic() < deadline:
+    while still() and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 

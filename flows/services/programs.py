@@ -59,7 +59,8 @@ class Setting:
 class Program:
     """One service: how it is started, whom it needs first, and how it answers.
 
-    `trouble` says what is not well with it yet, None when it is healthy; `version` asks it for its version.
+    `trouble` says what is not well with it yet, None when it is healthy; `version` asks it for its version. `ports` are
+    those it listens on, each with the option that gives another.
     """
 
     name: Name
@@ -69,7 +70,7 @@ class Program:
     trouble: Callable[[Started], str | None]
     version: Callable[[], str | None]
     after: tuple[Name, ...] = ()
-    port: tuple[str, int] | None = None
+    ports: tuple[tuple[str, str, int], ...] = ()
 
 
 def programs(setting: Setting) -> dict[Name, Program]:
@@ -97,7 +98,7 @@ def client_environment(setting: Setting) -> dict[str, str]:
 def _with_host(variable: str, host: str) -> str:
     """A list of hosts that are reached without proxy, with this machine's among them."""
     known = [name for name in os.environ.get(variable, "").split(",") if name]
-    return ",".join([*known, *(name for name in (LOOPBACK, "localhost", host) if name not in known)])
+    return ",".join(dict.fromkeys([*known, LOOPBACK, "localhost", host]))
 
 
 def _base(setting: Setting) -> dict[str, str]:
@@ -135,7 +136,7 @@ def prefect(setting: Setting) -> Program:
         environment=environment,
         trouble=lambda _: _answers(setting.prefect, "/health"),
         version=lambda: json.loads(setting.prefect.get("/admin/version")),
-        port=(settings.host, settings.prefect_port),
+        ports=(("--prefect-port", settings.host, settings.prefect_port),),
     )
 
 
@@ -174,7 +175,7 @@ def mlflow(setting: Setting) -> Program:
         environment=environment,
         trouble=lambda _: _answers(setting.mlflow, "/health"),
         version=lambda: setting.mlflow.get("/version"),
-        port=(settings.host, settings.mlflow_port),
+        ports=(("--mlflow-port", settings.host, settings.mlflow_port),),
     )
 
 
@@ -214,7 +215,10 @@ def dask(setting: Setting) -> Program:
         environment=_dask_environment(setting),
         trouble=lambda _: _scheduler_trouble(setting),
         version=lambda: _installed("distributed"),
-        port=(settings.host, settings.dask_port),
+        ports=(
+            ("--dask-port", settings.host, settings.dask_port),
+            ("--dashboard-port", LOOPBACK, settings.dashboard_port),
+        ),
     )
 
 
@@ -234,7 +238,8 @@ def dask_workers(setting: Setting) -> Program:
     settings = setting.settings
     scratch = setting.home.services.resolve() / "dask-scratch"
     command: list[object] = ["distributed.cli.dask_worker", settings.dask_address, "--nthreads", 1]
-    command += ["--nworkers", settings.dask_workers, "--no-dashboard", "--local-directory", scratch]
+    command += ["--nworkers", settings.dask_workers, "--local-directory", scratch]
+    command += ["--dashboard-address", f"{LOOPBACK}:0"]  # none would be one on all interfaces
     command += [] if settings.is_wide else ["--host", LOOPBACK]
     return Program(
         name="dask-workers",

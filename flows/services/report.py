@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flows.cli.results import DaskRow, FlowRunRow, QueueRow, ServiceRow, StatusResult
@@ -32,14 +33,25 @@ def status(home: Home, runs: int) -> StatusResult:
         raise SluiceError(f"the services of this home run on {state.machine}, on its loopback interface; look there")
     setting = setting_of(home, state)
     services = rows(home, state)
+    result = StatusResult(home=root, services=services)
     healthy = {row.name for row in services if row.health == "healthy"}
-    return StatusResult(
-        home=root,
-        services=services,
-        queues=queues(setting) if "prefect" in healthy else [],
-        dask=dask_row(setting) if "dask" in healthy else None,
-        runs=recent_runs(setting, runs) if "prefect" in healthy and runs else [],
-    )
+    questions: list[tuple[str, str, Callable[[], Any]]] = [
+        ("queues", "prefect", lambda: queues(setting)),
+        ("dask", "dask", lambda: dask_row(setting)),
+        ("runs", "prefect", lambda: recent_runs(setting, runs) if runs else []),
+    ]
+    for field, server, ask in questions:
+        if server in healthy:
+            _fill(result, field, ask)
+    return result
+
+
+def _fill(result: StatusResult, field: str, ask: Callable[[], Any]) -> None:
+    """Set a field to what a server says; a server that fails in the middle spoils nothing but its own part."""
+    try:
+        setattr(result, field, ask())
+    except (*FAILURES, KeyError, TypeError) as error:
+        result.notes.append(f"{field}: {type(error).__name__}: {error}")
 
 
 def rows(home: Home, state: ServicesState) -> list[ServiceRow]:
