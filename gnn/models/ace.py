@@ -11,9 +11,10 @@ from gnn.graphs.batch import Batch
 from gnn.models.aggregation import EdgeGeometry, ScalarAggregation, TensorAggregation
 from gnn.models.blocks import neighbour_blocks
 from gnn.models.config import ModelConfig
+from gnn.models.element_weights import ElementWeights
 from gnn.models.harmonics import SphericalHarmonics
 from gnn.models.linear import Linear
-from gnn.models.product import ElementWeights, ProductBasis
+from gnn.models.product import ProductBasis
 from gnn.models.radial import BesselBasis, RadialNetwork
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +12,8 @@ from gnn.structures.properties import PropertySpec
 Positive = Annotated[int, Field(gt=0)]
 MAX_DEGREE = 4
 """Highest degree of the spherical harmonics that are written out."""
+TENSOR_DEGREE = 2
+"""Degree of the features and bonds of the `tensor` family: that of a 3 x 3 matrix."""
 
 
 class PropertyScale(BaseModel):
@@ -32,8 +34,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: Literal["ace"] = "ace"
-    """The network: `ace` = body-ordered equivariant message passing."""
+    family: Literal["ace", "tensor"] = "ace"
+    """The network: `ace` = body-ordered equivariant message passing, `tensor` = Cartesian rank-2 tensors, faster."""
     elements: Annotated[list[str], Field(min_length=1)]
     """Chemical symbols the model knows, in the order of its weights."""
     cutoff: Annotated[float, Field(gt=0)] = 5.0
@@ -41,15 +43,15 @@ class ModelConfig(BaseModel):
     channels: Positive = 64
     """Features an atom carries for each spherical component."""
     edge_channels: Positive | None = None
-    """Radial functions a message is built from; None = `channels`."""
+    """Radial functions a message is built from; None = `channels`, for `tensor` half of them."""
     layers: Positive = 2
-    """Rounds of message passing; information travels `layers` cutoffs."""
+    """Rounds of message passing; information travels `layers` cutoffs (`tensor`: one more)."""
     correlation: Literal[1, 2, 3] = 3
     """Order of the products of the density: 1, 2, 3 = pair, triplet, quadruplet operators."""
     edge_l_max: Annotated[int, Field(ge=0, le=MAX_DEGREE)] = 3
-    """Highest degree of the spherical harmonics of the bonds and of the density."""
+    """Highest degree of the spherical harmonics of the bonds and of the density; 3, and always 2 for `tensor`."""
     hidden_l_max: Literal[0, 1, 2] = 0
-    """Highest degree of the features passed between layers: scalars, vectors, rank-2 tensors."""
+    """Highest degree of the features passed between layers: scalars, vectors, rank-2 tensors; always 2 for `tensor`."""
     n_radial: Positive = 8
     """Bessel functions of the distance."""
     envelope_power: Annotated[int, Field(ge=3)] = 5
@@ -74,6 +76,16 @@ class ModelConfig(BaseModel):
     """Scale of each property's targets; mean 0 and deviation 1 where none is given."""
     zbl: bool = False
     """Add the Ziegler–Biersack–Littmark core repulsion between close atoms."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_fields(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("family") != "tensor":
+            return values
+        for name in ("edge_l_max", "hidden_l_max"):
+            if values.get(name, TENSOR_DEGREE) != TENSOR_DEGREE:
+                raise ValueError(f"{name}: the tensor family always has degree {TENSOR_DEGREE}, not {values[name]}")
+        return {"edge_l_max": TENSOR_DEGREE, "hidden_l_max": TENSOR_DEGREE, "radial_hidden": [64]} | values
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -101,4 +113,5 @@ class ModelConfig(BaseModel):
     @property
     def message_channels(self) -> int:
         """Radial functions a message is built from."""
-        return self.edge_channels or self.channels
+        usual = self.channels if self.family == "ace" else max(1, self.channels // 2)
+        return self.edge_channels or usual

@@ -15,33 +15,49 @@ from gnn.models.config import MAX_DEGREE
 from gnn.models.constants import ExactConstants
 
 
-def _degrees(x: Tensor, y: Tensor, z: Tensor) -> list[list[Tensor]]:
-    """Homogeneous polynomials Y_lm, m = -l..l, 'component' normalised: the mean of Y_lm² over the sphere is 1."""
+def _second(x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    xx, yy, zz = x * x, y * y, z * z
+    zero = sqrt(5) / 2 * (2 * zz - xx - yy)
+    return [sqrt(15) * x * y, sqrt(15) * y * z, zero, sqrt(15) * x * z, sqrt(15) / 2 * (xx - yy)]
+
+
+def _third(x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
     xx, yy, zz = x * x, y * y, z * z
     rr = xx + yy + zz
-    xy, yz, xz, d = x * y, y * z, x * z, xx - yy
-    third = [
+    return [
         sqrt(35 / 8) * y * (3 * xx - yy),
-        sqrt(105) * xy * z,
+        sqrt(105) * x * y * z,
         sqrt(21 / 8) * y * (5 * zz - rr),
         sqrt(7) / 2 * z * (5 * zz - 3 * rr),
         sqrt(21 / 8) * x * (5 * zz - rr),
-        sqrt(105) / 2 * z * d,
+        sqrt(105) / 2 * z * (xx - yy),
         sqrt(35 / 8) * x * (xx - 3 * yy),
     ]
-    fourth = [
-        sqrt(315 / 4) * xy * d,
-        sqrt(315 / 8) * yz * (3 * xx - yy),
-        sqrt(45 / 4) * xy * (7 * zz - rr),
-        sqrt(45 / 8) * yz * (7 * zz - 3 * rr),
+
+
+def _fourth(x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    xx, yy, zz = x * x, y * y, z * z
+    rr = xx + yy + zz
+    return [
+        sqrt(315 / 4) * x * y * (xx - yy),
+        sqrt(315 / 8) * y * z * (3 * xx - yy),
+        sqrt(45 / 4) * x * y * (7 * zz - rr),
+        sqrt(45 / 8) * y * z * (7 * zz - 3 * rr),
         3 / 8 * (35 * zz * zz - 30 * zz * rr + 3 * rr * rr),
-        sqrt(45 / 8) * xz * (7 * zz - 3 * rr),
-        sqrt(45 / 16) * d * (7 * zz - rr),
-        sqrt(315 / 8) * xz * (xx - 3 * yy),
+        sqrt(45 / 8) * x * z * (7 * zz - 3 * rr),
+        sqrt(45 / 16) * (xx - yy) * (7 * zz - rr),
+        sqrt(315 / 8) * x * z * (xx - 3 * yy),
         sqrt(315 / 64) * (xx * (xx - 3 * yy) - yy * (3 * xx - yy)),
     ]
-    second = [sqrt(15) * xy, sqrt(15) * yz, sqrt(5) / 2 * (3 * zz - rr), sqrt(15) * xz, sqrt(15) / 2 * d]
-    return [[torch.ones_like(x)], [sqrt(3) * y, sqrt(3) * z, sqrt(3) * x], second, third, fourth]
+
+
+def _degree(degree: int, x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    """Homogeneous polynomials Y_lm, m = -l..l, 'component' normalised: the mean of Y_lm² over the sphere is 1."""
+    if degree == 0:
+        return [torch.ones_like(x)]
+    if degree == 1:
+        return [sqrt(3) * y, sqrt(3) * z, sqrt(3) * x]
+    return {2: _second, 3: _third, 4: _fourth}[degree](x, y, z)
 
 
 def solid_harmonics(vectors: Tensor, l_max: int) -> Tensor:
@@ -50,7 +66,7 @@ def solid_harmonics(vectors: Tensor, l_max: int) -> Tensor:
     'Component' normalisation: sum_m Y_lm(unit)² = 2l + 1. Shapes: (E, 3) -> (E, (l_max + 1)²).
     """
     x, y, z = vectors.unbind(1)
-    parts = [part for degree in _degrees(x, y, z)[: l_max + 1] for part in degree]
+    parts = [part for degree in range(l_max + 1) for part in _degree(degree, x, y, z)]
     return torch.stack(parts, dim=1)
 
 
@@ -75,15 +91,14 @@ class _Harmonics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, l_max: int, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(vectors, gradient)
-        ctx.l_max = l_max
-        return solid_harmonics(vectors, l_max)
+        values = solid_harmonics(vectors, l_max)
+        ctx.save_for_backward(values, gradient)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        vectors, gradient = ctx.saved_tensors
-        values = _Harmonics.apply(vectors, ctx.l_max, gradient)
-        slopes = (values @ gradient).view(vectors.shape[0], 3, values.shape[1])
+        values, gradient = ctx.saved_tensors
+        slopes = (values @ gradient).view(values.shape[0], 3, values.shape[1])
         return torch.bmm(slopes, grads[0].unsqueeze(2)).squeeze(2), None, None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gnn.graphs.batch import Batch
 from gnn.models.ace import AceNetwork
 from gnn.models.config import ModelConfig
+from gnn.models.tensor import TensorNetwork
 
 Features = list[Tensor]
 """Invariant features of every atom, one tensor (N, channels) a layer."""
@@ -28,5 +29,5 @@ class Network(Protocol):
         ...
 
 
-FAMILIES: dict[str, Callable[[ModelConfig], nn.Module]] = {"ace": AceNetwork}
+FAMILIES: dict[str, Callable[[ModelConfig], nn.Module]] = {"ace": AceNetwork, "tensor": TensorNetwork}
 """Every family by its name in `ModelConfig.family`."""

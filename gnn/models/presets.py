@@ -7,22 +7,32 @@ from typing import Any
 
 from gnn.errors import InputError
 
-PRESETS = MappingProxyType(
+ACE_PRESETS = MappingProxyType(
     {
         "small": {"channels": 32, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 0},
         "default": {"channels": 64, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 0},
         "accurate": {"channels": 128, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 1},
     }
 )
-"""Fields of ModelConfig that a preset sets; elements, scales and references come from the data."""
+TENSOR_PRESETS = MappingProxyType(
+    {
+        "small": {"channels": 32, "layers": 1, "correlation": 3},
+        "default": {"channels": 64, "layers": 2, "correlation": 3},
+        "accurate": {"channels": 128, "layers": 2, "correlation": 3},
+    }
+)
+PRESETS = MappingProxyType({"ace": ACE_PRESETS, "tensor": TENSOR_PRESETS})
+"""By family and name, the fields of ModelConfig that a preset sets; elements, scales and references are the data's."""
 
 
-def preset_fields(name: str) -> dict[str, Any]:
-    """The fields of a preset.
+def preset_fields(name: str, family: str = "ace") -> dict[str, Any]:
+    """The fields of a preset, the family among them.
 
     Raises:
-        InputError: there is no such preset.
+        InputError: there is no such family or preset.
     """
-    if name not in PRESETS:
-        raise InputError(f"model preset '{name}' is unknown; choose one of {', '.join(PRESETS)}")
-    return dict(PRESETS[name])
+    if family not in PRESETS:
+        raise InputError(f"model.family '{family}' is unknown; choose one of {', '.join(PRESETS)}")
+    if name not in PRESETS[family]:
+        raise InputError(f"model preset '{name}' is unknown; choose one of {', '.join(PRESETS[family])}")
+    return {"family": family, **PRESETS[family][name]}

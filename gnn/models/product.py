@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnn.models.constants import ExactConstants
+from gnn.models.element_weights import ElementWeights
 from gnn.models.product_plan import PairTerms, product_plan
 from gnn.models.rows import BlockMatrix, Gather, Mix
 
@@ -36,20 +37,6 @@ class BilinearTerms(ExactConstants):
         matrix = self.matrix.to(dtype)
         rows, columns = zip(*self.blocks, strict=True)
         return BlockMatrix(tuple(matrix[r, c] for r, c in self.blocks), rows, columns)
-
-
-class ElementWeights(nn.Module):
-    """w_z = sum_k a_{z,k} v_k / sqrt(rank): one weight vector an element, at low rank."""
-
-    def __init__(self, n_elements: int, rank: int, size: int) -> None:
-        super().__init__()
-        self.rank = min(rank, n_elements)
-        self.element = nn.Parameter(torch.randn(n_elements, self.rank))
-        self.vector = nn.Parameter(torch.randn(self.rank, size))
-
-    def forward(self) -> Tensor:
-        """Shapes: -> (Z, n)."""
-        return self.element @ (self.vector / math.sqrt(self.rank))
 
 
 class ProductBasis(ExactConstants):

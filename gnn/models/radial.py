@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,49 @@ def envelope(x: Tensor, power: int) -> Tensor:
     return 1 + inside**p * (-(p + 1) * (p + 2) / 2 + inside * (p * (p + 2) - inside * (p * (p + 1) / 2)))
 
 
+def envelope_slope(x: Tensor, power: int, order: int) -> Tensor:
+    """The derivative of that order of `envelope` in x. Shapes: any."""
+    if order == 0:
+        return envelope(x, power)
+    p, inside = power, x.clamp(max=1.0)
+    factors = (-(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2)
+    terms = [f * math.perm(p + k, order) * inside ** max(p + k - order, 0) for k, f in enumerate(factors)]
+    total = terms[0] + terms[1] + terms[2]
+    return total if order < 3 else total * (x < 1)
+
+
+def bessel_slope(distance: Tensor, frequencies: Tensor, cutoff: float, power: int, order: int) -> Tensor:
+    """The derivative of that order of sin(k r) · u(r/r_c)/r in r, for every k of `frequencies`.
+
+    With w = u/r follows r·w^(m) + m·w^(m-1) = u^(m); the sine's derivatives are shifts by π/2.
+    Shapes: (E,), (n,) -> (E, n).
+    """
+    phase, x = distance.unsqueeze(1) * frequencies, distance / cutoff
+    weights = [envelope(x, power) / distance]
+    for m in range(1, order + 1):
+        weights.append((envelope_slope(x, power, m) / cutoff**m - m * weights[-1]) / distance)
+    total = torch.sin(phase).mul_(weights[order].unsqueeze(1))
+    for m in range(1, order + 1):
+        shifted = torch.sin(phase + m * math.pi / 2) * (math.comb(order, m) * frequencies**m)
+        total.addcmul_(shifted, weights[order - m].unsqueeze(1))
+    return total
+
+
+class _Bessel(torch.autograd.Function):
+    """`bessel_slope` as one node: its derivative is itself of one order more."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, frequencies: Tensor, cutoff: float, power: int, order: int) -> Tensor:
+        ctx.save_for_backward(distance, frequencies)
+        ctx.arguments = (cutoff, power, order + 1)
+        return bessel_slope(distance, frequencies, cutoff, power, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        slope = _Bessel.apply(*ctx.saved_tensors, *ctx.arguments)
+        return (grads[0] * slope).sum(1), None, None, None, None
+
+
 class BesselBasis(ExactConstants):
     """b_n(r) = sqrt(2/r_c) sin(nπ r/r_c)/r · u(r/r_c), n = 1..n_radial (arXiv:2003.03123, eq. 7), times r_c."""
 
@@ -35,9 +79,9 @@ class BesselBasis(ExactConstants):
 
     def forward(self, distance: Tensor) -> Tensor:
         """Shapes: (E,) distances in Å -> (E, n_radial)."""
-        weight = self.scale * envelope(distance / self.cutoff, self.power) / distance
-        phase = distance.unsqueeze(1) * self.frequencies.to(distance.dtype)
-        return torch.sin(phase) * weight.unsqueeze(1)
+        frequencies = self.frequencies.to(distance.dtype)
+        out: Tensor = _Bessel.apply(distance, frequencies, self.cutoff, self.power, 0)
+        return out * self.scale
 
 
 class RadialNetwork(nn.Module):

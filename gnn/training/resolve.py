@@ -84,8 +84,8 @@ def resolve(config: TrainConfig, graph_set: GraphSet, start: Start | None = None
         f"{graph_set.split_counts['train']} training, {graph_set.split_counts.get('valid', 0)} validation, "
         f"{graph_set.split_counts.get('test', 0)} test structures; {len(model.elements)} elements; "
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
-        f"preset {config.preset}: {model.channels} channels, {model.layers} layers, correlation {model.correlation}, "
-        f"hidden l ≤ {model.hidden_l_max}",
+        f"family {model.family}, preset {config.preset}: {model.channels} channels, {model.layers} layers, "
+        f"correlation {model.correlation}, hidden l ≤ {model.hidden_l_max}",
         f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV",
         f"learning rate {lr:g}; {batch_remark}",
     )
@@ -111,7 +111,7 @@ def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) 
     check_overrides(config)
     if start is not None:
         return continued(start.model, config, graph_set)
-    return _validated({**preset_fields(config.preset), **config.model, **from_data(graph_set)})
+    return _validated({**_preset(config), **config.model, **from_data(graph_set)})
 
 
 def check_overrides(config: TrainConfig) -> None:
@@ -123,7 +123,12 @@ def check_overrides(config: TrainConfig) -> None:
     forbidden = sorted(set(config.model) & set(FROM_DATA))
     if forbidden:
         raise InputError(f"model.{forbidden[0]} follows from the data and cannot be set (data.cutoff sets the cutoff)")
-    _validated({**preset_fields(config.preset), **config.model, "elements": ["H"]})
+    _validated({**_preset(config), **config.model, "elements": ["H"]})
+
+
+def _preset(config: TrainConfig) -> dict[str, Any]:
+    """Fields of the preset, of the family that the user's overrides name."""
+    return preset_fields(config.preset, config.model.get("family", "ace"))
 
 
 def _validated(values: dict[str, Any]) -> ModelConfig:

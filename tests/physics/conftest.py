@@ -19,9 +19,12 @@ from gnn.models.network import FAMILIES
 
 CUTOFF = 4.0
 ELEMENTS = ["H", "C", "O", "Al", "Si", "Cu"]
+DEGREES: dict[str, tuple[int, ...]] = {"ace": (0, 1, 2), "tensor": (2,)}
+"""Degrees of hidden features that a family knows."""
 VARIANTS = [
     pytest.param((family, correlation, degree), id=f"{family}-nu{correlation}-L{degree}")
-    for family, correlation, degree in product(FAMILIES, (1, 2, 3), (0, 1, 2))
+    for family in FAMILIES
+    for correlation, degree in product((1, 2, 3), DEGREES[family])
 ]
 
 Batcher = Callable[..., Batch]
@@ -30,11 +33,11 @@ Batcher = Callable[..., Batch]
 def config(family: str = "ace", correlation: int = 3, hidden_l_max: int = 1, **changes: object) -> ModelConfig:
     fields = {
         "family": family,
+        "hidden_l_max": hidden_l_max if hidden_l_max in DEGREES[family] else DEGREES[family][0],
         "elements": ELEMENTS,
         "cutoff": CUTOFF,
         "channels": 8,
         "correlation": correlation,
-        "hidden_l_max": hidden_l_max,
         "radial_hidden": [16],
         "mean_neighbours": 12.0,
         "references": {"default": {symbol: -1.0 - 0.1 * i for i, symbol in enumerate(ELEMENTS)}},
@@ -49,10 +52,10 @@ def model(request: pytest.FixtureRequest) -> Model:
     return build_model(config(family, correlation, degree), seed=3).double()
 
 
-@pytest.fixture
-def build() -> Callable[..., Model]:
-    """A float64 model of the default family with changed fields."""
-    return lambda **changes: build_model(config(**changes), seed=3).double()
+@pytest.fixture(params=list(FAMILIES))
+def build(request: pytest.FixtureRequest) -> Callable[..., Model]:
+    """A float64 model of each family with changed fields; a degree that the family does not know becomes its own."""
+    return lambda **changes: build_model(config(request.param, **changes), seed=3).double()
 
 
 @pytest.fixture

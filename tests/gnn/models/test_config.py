@@ -29,6 +29,8 @@ from gnn.structures.properties import PropertySpec
         ({"property_scales": {"gap": {"mean": 1.0}}}, "gap"),
         ({"widht": 3}, "widht"),
         ({"family": "gap"}, "family"),
+        ({"family": "tensor", "hidden_l_max": 1}, "hidden_l_max: the tensor family always has degree 2, not 1"),
+        ({"family": "tensor", "edge_l_max": 3}, "edge_l_max"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, object], words: str) -> None:
@@ -50,9 +52,28 @@ def test_numbers_keep_the_order_of_elements() -> None:
     assert ModelConfig(elements=["Si", "H"]).numbers == [14, 1]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_valid(name: str) -> None:
-    assert ModelConfig(elements=["H"], **preset_fields(name)).channels > 0
+@pytest.mark.parametrize("family", PRESETS)
+def test_presets_are_valid_and_grow(family: str) -> None:
+    assert list(PRESETS[family]) == ["small", "default", "accurate"]
+    built = [ModelConfig(elements=["H"], **preset_fields(name, family)) for name in PRESETS[family]]
+    assert [config.family for config in built] == [family] * 3
+    assert built[0].channels < built[1].channels < built[2].channels
+
+
+def test_unknown_family_lists_the_known() -> None:
+    with pytest.raises(InputError, match="ace, tensor"):
+        preset_fields("small", "gap")
+
+
+def test_tensor_features_have_one_degree() -> None:
+    config = ModelConfig(elements=["H"], family="tensor")
+    assert (config.edge_l_max, config.hidden_l_max) == (2, 2)
+    assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_radial_functions_of_a_message_follow_the_channels() -> None:
+    assert [ModelConfig(elements=["H"], family=family).message_channels for family in ("ace", "tensor")] == [64, 32]
+    assert ModelConfig(elements=["H"], family="tensor", edge_channels=5).message_channels == 5
 
 
 def test_unknown_preset_lists_the_known() -> None:
