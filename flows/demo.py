@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from flows.cli.output import say
 from flows.cli.results import CampaignResult, DemoResult, EvaluateResult, IngestResult, TrainResult
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake.table import Lake
-from gnn.screening.truth import TruthCase, TruthScore, elemental_references, formation_energy, score, truth_cases
+from gnn.screening.hull import ReferenceHull
+from gnn.screening.references import counts_of, dft_hull, lake_entries, pinned_versions
+from gnn.screening.truth import TruthCase, TruthScore, score, truth_cases
 from gnn.structures.atoms import record_to_atoms
-from gnn.structures.record import RECORD_SCHEMA, Record, table_to_records
+from gnn.structures.record import RECORD_SCHEMA, table_to_records
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -125,32 +128,37 @@ def run_campaign(home: Home, cluster: str) -> CampaignResult:
 
 def score_truth(home: Home) -> TruthScore:
     """Relax by the model from where DFT's relaxations started, and compare formation energies."""
-    cases = truth_cases(table_to_records(pq.read_table(sample_file(f"{TRUTH}.parquet"), schema=RECORD_SCHEMA)))
-    references = elemental_references(table_to_records(Lake(home.lake).read(TRAINING)))
-    true = [_formation_energy(case.end, references) for case in cases]
-    predicted = _predicted(home, cases, references)
-    return score(np.array(predicted), np.array(true))
-
-
-def _formation_energy(record: Record, references: dict[str, float]) -> float:
-    if record.energy is None:
-        raise InputError(f"structure {record.structure_id} of {TRUTH} has no energy")
-    return formation_energy(record.numbers.tolist(), record.energy, references)
-
-
-def _predicted(home: Home, cases: list[TruthCase], references: dict[str, float]) -> list[float]:
     from flows.registry import resolve
     from gnn.potentials.load import load
-    from gnn.simulation.relax import RelaxSettings, relax_many
 
     potential: CheckpointPotential = load(resolve(MODEL, home))
+    cases = truth_cases(table_to_records(pq.read_table(sample_file(f"{TRUTH}.parquet"), schema=RECORD_SCHEMA)))
+    hull = elemental_hull(Lake(home.lake), potential)
+    true = [_formation_energy(hull, case.end.numbers, case.end.energy) for case in cases]
+    return score(np.array(_predicted(potential, hull, cases)), np.array(true))
+
+
+def elemental_hull(lake: Lake, potential: CheckpointPotential) -> ReferenceHull:
+    """DFT's energies in the lake at the model's level of theory, which formation energies refer to."""
+    versions = pinned_versions(lake, [TRAINING], potential.theory)
+    entries = lake_entries(lake, versions, potential.theory, potential.elements)
+    return dft_hull(entries, potential.theory, potential.elements)[0]
+
+
+def _formation_energy(hull: ReferenceHull, numbers: NDArray[np.int64], energy: float | None) -> float:
+    """eV/atom of a total energy in eV."""
+    if energy is None:
+        raise InputError(f"a relaxation of {TRUTH} has no energy; remove it from {TRUTH}.parquet")
+    return hull.formation_energy(counts_of(numbers), energy / len(numbers))
+
+
+def _predicted(potential: CheckpointPotential, hull: ReferenceHull, cases: list[TruthCase]) -> list[float]:
+    from gnn.simulation.relax import RelaxSettings, relax_many
+
     starts = [record_to_atoms(case.start) for case in cases]
     relaxed: list[Atoms] = [r.atoms for r in relax_many(starts, potential.lead(), RelaxSettings(fmax=FMAX))]
     energies = [prediction.energy for prediction in potential.predict_atoms(relaxed)]
-    return [
-        formation_energy(atoms.numbers.tolist(), energy, references)
-        for atoms, energy in zip(relaxed, energies, strict=True)
-    ]
+    return [_formation_energy(hull, a.numbers, energy) for a, energy in zip(relaxed, energies, strict=True)]
 
 
 def describe(result: DemoResult) -> dict[str, Any]:

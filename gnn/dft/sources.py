@@ -14,14 +14,12 @@ from ase import Atoms
 from gnn.dft.engine import JobKind
 from gnn.dft.label import LabelJob
 from gnn.errors import InputError
-from gnn.structures.cards import Units, generic_card
+from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, read_records
 from gnn.structures.record import reduced_formula
 
 SHORTLISTS = ("shortlist.parquet", "shortlist.extxyz")
 TABLE_COLUMNS = ("numbers", "positions", "cell")
-NO_LABELS = Units(energy="eV", length="Å", forces="eV/Å", stress="eV/Å^3")
-"""Labels of the file are not used, so that their units need not be known."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _of_row(row: dict[str, Any], place: int) -> Wanted:
 
 
 def _of_file(path: Path) -> list[Wanted]:
-    card = generic_card("structures", theory="none").model_copy(update={"units": NO_LABELS})
+    card = structures_card("structures")
     wanted = []
     for place, record in enumerate(read_records(path, card), start=1):
         if isinstance(record, Rejected):

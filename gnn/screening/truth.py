@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from gnn.errors import InputError
 from gnn.structures.record import Record
 
 Floats = NDArray[np.float64]
@@ -47,30 +45,6 @@ def truth_cases(records: Sequence[Record]) -> list[TruthCase]:
 
 def _is_relaxed(record: Record) -> bool:
     return (record.config_type or "").endswith(RELAXED_SUFFIX)
-
-
-def elemental_references(records: Sequence[Record]) -> dict[str, float]:
-    """Lowest energy per atom (eV) of each element among periodic records of one element."""
-    lowest: dict[str, float] = {}
-    for record in records:
-        if record.energy is None or not record.is_bulk or len(set(record.numbers.tolist())) > 1:
-            continue
-        symbol = chemical_symbols[record.numbers[0]]
-        lowest[symbol] = min(lowest.get(symbol, np.inf), record.energy / record.n_atoms)
-    return lowest
-
-
-def formation_energy(numbers: Sequence[int], energy: float, references: Mapping[str, float]) -> float:
-    """Formation energy (eV/atom) of a total energy (eV) against elemental energies (eV/atom).
-
-    Raises:
-        InputError: an element has no reference.
-    """
-    symbols = [chemical_symbols[number] for number in numbers]
-    missing = sorted(set(symbols) - set(references))
-    if missing:
-        raise InputError(f"no reference energy for {', '.join(missing)}; add elemental structures of the same theory")
-    return (energy - sum(references[symbol] for symbol in symbols)) / len(symbols)
 
 
 def score(predicted: Floats, true: Floats) -> TruthScore:

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnn.errors import InputError
-from gnn.screening.truth import elemental_references, formation_energy, score, truth_cases
+from gnn.screening.truth import score, truth_cases
 from gnn.structures.record import Record, Source
 
 
@@ -35,18 +32,6 @@ def test_only_converged_relaxations_are_cases() -> None:
     ]
     cases = truth_cases(records)
     assert [(case.start.energy, case.end.energy) for case in cases] == [(-1.0, -1.2)]
-
-
-def test_references_are_the_lowest_elemental_energies_per_atom() -> None:
-    molecule = dataclasses.replace(record([3], -99.0), pbc=np.array([False] * 3))
-    references = elemental_references([record([3, 3], -4.0), record([3], -1.9), record([3, 12], -9.0), molecule])
-    assert references == {"Li": -2.0}
-
-
-def test_formation_energy_is_per_atom_and_names_what_is_missing() -> None:
-    assert formation_energy([3, 12], -4.0, {"Li": -1.0, "Mg": -2.0}) == pytest.approx(-0.5)
-    with pytest.raises(InputError, match="Mg"):
-        formation_energy([3, 12], -4.0, {"Li": -1.0})
 
 
 @given(st.lists(st.floats(-1, 1), min_size=10, max_size=60, unique=True))
