@@ -1,4 +1,4 @@
-"""Labels the sample set by its plan and writes it: `python -m flows.bench.sample_set training|truth [--seconds S]`.
+"""Labels the sample set by its plan and writes it: `python -m flows.bench.sample_set training|truth [--workers N]`.
 
 Runs on until the plan is finished; what is in the shipped files or in the journal is not computed again, so it may be
 stopped at any time, and a new machine goes on from the files.
@@ -73,10 +73,11 @@ def main() -> None:
     """Label a part to its end, or only write what is labelled."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=sorted(DATASETS))
+    parser.add_argument("--workers", type=int, default=1, help="structures labelled at a time, one a core")
     parser.add_argument("--export-only", action="store_true", help="write what the journal holds and stop")
     arguments = parser.parse_args()
     if not arguments.export_only:
-        label(open_jobs(arguments.part), GpawEngine, journal_path(arguments.part), RELAX, on_result=show)
+        label(open_jobs(arguments.part), GpawEngine, journal_path(arguments.part), RELAX, arguments.workers, show)
     sys.stdout.write(f"{shipped(arguments.part)}: {export(arguments.part)} structures\n")
 
 
