@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, say, show, speaks_plainly
+from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly
 
 if TYPE_CHECKING:
+    from flows.bench.drivers import Driver
     from flows.bench.table import BenchTable
+    from flows.settings import Home
 
 app = typer.Typer(help="Benchmarks: each prints a table, or JSON.", no_args_is_help=True)
 
@@ -21,6 +23,36 @@ DataOption = Annotated[
 PeersOption = Annotated[
     Path | None, typer.Option("--peers-home", metavar="DIR", help="Environments of peers; default HOME/peers.")
 ]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="Lake and checkpoints of benchmarks; default HOME/benchmarks."),
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where the journal, the page and the picture are written.")
+]
+LimitOption = Annotated[int | None, typer.Option(min=0, help="At most so many runs; 0 only writes the page.")]
+PresetOption = Annotated[str, typer.Option(help="Size of our network: small, default or accurate.")]
+SeedsOption = Annotated[list[int] | None, typer.Option("--seed", help="Only these seeds of ours; repeatable.")]
+RESULTS = Path("docs/results")
+
+
+def bench_home(given: Path | None) -> Home:
+    """The home that benchmarks work in."""
+    from flows.settings import Home, find_home
+
+    return Home((given or find_home().root / "benchmarks").resolve())
+
+
+def drive(driver: Driver, home: Home, limit: int | None, dry_run: bool, as_json: bool) -> None:
+    """Say what is left, or do it and print the table."""
+    if dry_run:
+        for line in driver.plan():
+            say(line)
+        return
+    from flows.cli.output import terminating_like_interrupt
+
+    with terminating_like_interrupt():
+        show(driver.drive(home, limit), as_json, print_table)
 
 
 def peers_folder(given: Path | None) -> Path:
@@ -86,3 +118,99 @@ def potential(
     extra += ["--compiled"] if compiled else []
     command = " ".join(["sluice bench potential --data DATA", f"--rounds {rounds} --seconds {seconds:g}", *extra])
     show(table_of(bench.run(settings), settings, command), as_json, print_table)
+
+
+@app.command("time-to-accuracy")
+@speaks_plainly
+def time_to_accuracy(
+    data: DataOption,
+    task: Annotated[list[str] | None, typer.Option(help="3bpa, ethanol or si; all if none is given.")] = None,
+    package: Annotated[list[str] | None, typer.Option(help="sluice, mace, nequip or torchmd; all if none.")] = None,
+    minutes: Annotated[list[float] | None, typer.Option(help="CPU minutes of peers; 5, 10 and 20 if none.")] = None,
+    preset: PresetOption = "default",
+    changes: SetOption = None,
+    seed: SeedsOption = None,
+    limit: LimitOption = None,
+    home: HomeOption = None,
+    peers_home: PeersOption = None,
+    results: ResultsOption = RESULTS,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Force error after so many CPU minutes, ours at a third of the peers'; goes on from where it was stopped."""
+    from flows.bench import time_to_accuracy as bench
+    from flows.bench.drivers import Driver
+    from flows.bench.tasks import check_files, task_named
+
+    own = bench_home(home)
+    plan = bench.Plan(
+        data=data,
+        home=own,
+        peers_home=peers_folder(peers_home),
+        preset=preset,
+        changes=overrides(changes) or None,
+        tasks=tuple(task or bench.TASKS),
+        budgets=tuple(minutes or bench.BUDGETS),
+        seeds=tuple(seed or bench.SEEDS),
+        contenders=tuple(package or bench.ALL),
+    )
+    bench.check(plan)
+    check_files([task_named(name) for name in plan.tasks], data)
+    words = [
+        "sluice bench time-to-accuracy --data DATA",
+        f"--preset {preset}",
+        *(f"--set {text}" for text in changes or []),
+    ]
+    driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words), bench.draw)
+    drive(driver, own, limit, dry_run, as_json)
+
+
+@app.command("body-order")
+@speaks_plainly
+def body_order(
+    data: DataOption,
+    minutes: Annotated[float, typer.Option(min=0.001, help="CPU minutes of every training.")] = 5.0,
+    task: Annotated[list[str] | None, typer.Option(help="3bpa or si; both if none is given.")] = None,
+    preset: PresetOption = "default",
+    seed: SeedsOption = None,
+    limit: LimitOption = None,
+    home: HomeOption = None,
+    results: ResultsOption = RESULTS,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Correlation 1, 2, 3 against L = 0, 1, 2 at equal CPU time; goes on from where it was stopped."""
+    from flows.bench import body_order as bench
+    from flows.bench.drivers import Driver
+    from flows.bench.tasks import check_files, task_named
+
+    own, tasks = bench_home(home), tuple(task or bench.TASKS)
+    check_files([task_named(name) for name in tasks], data)
+    plan = bench.Plan(data, own, minutes, preset, tasks, tuple(seed or (0,)))
+    command = f"sluice bench body-order --data DATA --minutes {minutes:g} --preset {preset}"
+    drive(Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, command), own, limit, dry_run, as_json)
+
+
+@app.command("accuracy")
+@speaks_plainly
+def accuracy(
+    data: DataOption,
+    case: Annotated[list[str] | None, typer.Option(help="Case of flows/bench/accuracy.toml; all if none.")] = None,
+    changes: SetOption = None,
+    limit: LimitOption = None,
+    home: HomeOption = None,
+    results: ResultsOption = RESULTS,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Long trainings against the errors they have to reach; goes on from where it was stopped."""
+    from flows.bench import accuracy as bench
+    from flows.bench.drivers import Driver
+    from flows.bench.tasks import check_files, task_named
+
+    own = bench_home(home)
+    plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None)
+    check_files([task_named(found.task) for found in bench.cases_of(plan)], data)
+    words = ["sluice bench accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
+    driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words))
+    drive(driver, own, limit, dry_run, as_json)

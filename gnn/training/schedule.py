@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from gnn.training.config import ScheduleConfig
 
 WARMUP_FLOOR = 0.01
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.process_time}
+"""What a budget of minutes is counted with, in seconds, by `TrainConfig.clock`."""
 
 
 def learning_rate_factor(progress: float, schedule: ScheduleConfig) -> float:

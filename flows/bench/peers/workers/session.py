@@ -115,7 +115,11 @@ def n_weights(module: Any) -> int:
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far, MB."""
+    """Largest resident memory of this process so far, MB; getrusage's would start from the parent's on Linux."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return float(lines[0].split()[1]) * 1024 / 1e6
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (1e6 if sys.platform == "darwin" else 1e3)
 

@@ -1,0 +1,174 @@
+"""Accuracy at convergence: long trainings by the product's own flow against what they have to reach, resumable."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.bench.own_runs import train_and_test
+from flows.bench.runs import Record, Run
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from flows.bench.tasks import task_named
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.overlay import merged
+
+NAME = "accuracy"
+CASES_FILE = Path(__file__).with_name("accuracy.toml")
+
+
+class Goal(BaseModel):
+    """An error of the test, times `factor` in `unit`, that must not exceed `gate` and would better not exceed `aim`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    name: str
+    unit: str
+    gate: float
+    aim: float
+    factor: float = 1.0
+
+    def value(self, result: dict[str, Any]) -> float | None:
+        """The error of a run in `unit`; None where it was not measured."""
+        found = result.get(self.metric)
+        return None if found is None else self.factor * float(found)
+
+
+class Case(BaseModel):
+    """A task, how it is trained, with which seeds, and its goals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    task: str
+    seeds: tuple[int, ...]
+    changes: dict[str, Any]
+    goals: tuple[Goal, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: the cases named (all if none), with `changes` laid over those of each."""
+
+    data: Path
+    home: Home
+    cases: tuple[str, ...] = ()
+    changes: dict[str, Any] | None = None
+
+
+def known_cases(path: Path = CASES_FILE) -> dict[str, Case]:
+    """Every case by its name.
+
+    Raises:
+        InputError: the file is not a table of cases.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: Case(name=name, **table) for name, table in tables.items()}
+    except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
+        raise InputError(f"{path} is not a table of cases: {' '.join(str(error).split())}") from None
+
+
+def cases_of(plan: Plan) -> list[Case]:
+    """The cases of a plan.
+
+    Raises:
+        InputError: one is unknown.
+    """
+    known = known_cases()
+    if strangers := [name for name in plan.cases if name not in known]:
+        raise InputError(f"case {strangers[0]!r} is unknown; choose of {', '.join(known)}")
+    return [known[name] for name in plan.cases or known]
+
+
+def runs_of(plan: Plan) -> list[Run]:
+    """All runs, the first seed of every case before the second."""
+    cases = cases_of(plan)
+    longest = max(len(case.seeds) for case in cases)
+    return [own_run(plan, case, case.seeds[k]) for k in range(longest) for case in cases if k < len(case.seeds)]
+
+
+def own_run(plan: Plan, case: Case, seed: int) -> Run:
+    """One training; its key holds all that was changed of a plain configuration."""
+    changes = merged(case.changes, plan.changes or {})
+    settings = merged(changes, {"seed": seed})
+    key = {"case": case.name, "seed": seed, "changes": changes}
+    return Run(key, partial(train_and_test, task_named(case.task), plan.data, plan.home, settings))
+
+
+COLUMNS = [
+    Column(name="case"),
+    Column(name="error"),
+    Column(name="gate (aim)"),
+    Column(name="mean of seeds", digits=3),
+    Column(name="deviation", digits=3),
+    Column(name="seeds"),
+    Column(name="CPU s a seed", digits=0),
+    Column(name="reached"),
+    Column(name="training"),
+]
+
+
+def table_of(records: Sequence[Record], command: str) -> BenchTable:
+    """One row a case, configuration and goal; test errors to three decimals."""
+    known = known_cases()
+    rows = [
+        goal_row(known[name], goal, group)
+        for (name, _), group in grouped(records).items()
+        if name in known
+        for goal in known[name].goals
+    ]
+    titles = [f"{name}: {task_named(case.task).title}." for name, case in known.items()]
+    part = Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)
+    seeds = sorted({record["key"]["seed"] for record in records})
+    notes = ["Errors on what was not trained on; the deviation is that of the seeds."]
+    return bench_table(NAME, "Accuracy at convergence", command, [part], seeds=seeds, notes=notes)
+
+
+def grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """Runs that differ in nothing but the seed."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["key"]["case"], in_words(record["key"]["changes"])), []).append(record)
+    return groups
+
+
+def in_words(changes: dict[str, Any], prefix: str = "") -> str:
+    """Changes as `a.b = c`, in alphabetical order."""
+    parts = [
+        in_words(value, f"{prefix}{name}.") if isinstance(value, dict) else f"{prefix}{name} = {value}"
+        for name, value in sorted(changes.items())
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
+    """One goal over the seeds of one configuration."""
+    values = [value for record in records if (value := goal.value(record["result"])) is not None]
+    found = mean(values) if values else None
+    return [
+        case.name,
+        f"{goal.name}, {goal.unit}",
+        f"{goal.gate:g} ({goal.aim:g})",
+        found,
+        stdev(values) if len(values) > 1 else None,
+        len(values),
+        mean(record["result"]["cpu_s"] for record in records),
+        verdict(found, goal),
+        in_words(records[0]["key"]["changes"]),
+    ]
+
+
+def verdict(value: float | None, goal: Goal) -> str | None:
+    """`aim`, `gate` or `no`; None where nothing was measured."""
+    if value is None:
+        return None
+    return "aim" if value <= goal.aim else "gate" if value <= goal.gate else "no"

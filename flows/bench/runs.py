@@ -1,0 +1,114 @@
+"""Long benchmarks as runs in a journal: what is finished is never done again, several processes may share the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flows.bench.table import own_versions, this_machine
+from flows.cli.output import one_line, say
+from gnn.errors import InputError, SluiceError
+from gnn.files import Journal, canonical_json, digest
+
+SCHEMA = 1
+Key = dict[str, Any]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One piece of work: what it is called by, and how it is done. The key and the result are JSON."""
+
+    key: Key
+    do: Callable[[], dict[str, Any]]
+
+
+@dataclass
+class Progress:
+    """How a call of `work_through` went; `failed` says why, by the run's label."""
+
+    done_before: int
+    done: int = 0
+    taken_by_others: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def journal_of(benchmark: str, path: Path) -> Journal:
+    """The journal of a benchmark."""
+    return Journal(path, {"benchmark": benchmark, "schema": SCHEMA})
+
+
+def finished(journal: Journal) -> dict[str, Record]:
+    """Finished runs by the canonical text of their key; of several the last."""
+    return {canonical_json(record["key"]): record for record in journal.read()}
+
+
+def work_through(journal: Journal, runs: Sequence[Run], locks: Path, limit: int | None = None) -> Progress:
+    """Do what is not in the journal, in order, `limit` of them at most; a failed run stops none of the others.
+
+    Raises:
+        InputError: the input of a run cannot be used.
+    """
+    known = finished(journal)
+    remaining = [run for run in runs if canonical_json(run.key) not in known]
+    progress = Progress(done_before=len(runs) - len(remaining))
+    for run in remaining:
+        if limit is not None and progress.done + len(progress.failed) >= limit:
+            break
+        with claimed(run, locks) as mine:
+            if mine and canonical_json(run.key) not in finished(journal):
+                attempt(journal, run, progress)
+            else:
+                progress.taken_by_others += 1
+    return progress
+
+
+@contextmanager
+def claimed(run: Run, locks: Path) -> Iterator[bool]:
+    """Whether this process has the run for itself while the block is open."""
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(locks / f"{digest(run.key)[:16]}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def attempt(journal: Journal, run: Run, progress: Progress) -> None:
+    """Do one run and note it; what went wrong is told and kept."""
+    say(f"{label(run.key)} …")
+    machine = this_machine()
+    try:
+        result = run.do()
+    except InputError:
+        raise
+    except SluiceError as error:
+        progress.failed[label(run.key)] = one_line(error)
+        say(f"failed: {one_line(error)}")
+        return
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    where = {"processor": machine.processor, "load": machine.load, "when": when}
+    with journal.appending() as append:
+        append({"key": run.key, "result": result, "where": where, "versions": own_versions()})
+    progress.done += 1
+
+
+def label(key: Key) -> str:
+    """A key in a few words."""
+    return " ".join(f"{name}={value}" for name, value in key.items() if value not in ({}, None))
+
+
+def select(runs: Sequence[Run], wanted: dict[str, Sequence[Any]]) -> list[Run]:
+    """Runs whose key has one of the wanted values of each name; a name without values wants all."""
+    return [run for run in runs if all(run.key.get(name) in values for name, values in wanted.items() if values)]

@@ -1,0 +1,272 @@
+"""How accurate a training is after so many CPU minutes: ours beside peers on the same structures, resumable.
+
+Peers are trained by a plain loop with their authors' recipe, its schedule stretched over the budget (the CPU seconds of
+graphs and training, not of testing); ours by the product's own flow with a third of the budget.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from flows.bench.own_runs import train_and_test
+from flows.bench.peers.client import OWN, command_of, worker
+from flows.bench.peers.environments import PEERS, Peer
+from flows.bench.peers.workers.frames import save_frames
+from flows.bench.runs import Record, Run
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
+from flows.bench.tasks import Task, bring, frames_for_peers, task_named
+from flows.settings import Home
+from gnn.errors import InputError
+
+NAME = "time_to_accuracy"
+TASKS = ("3bpa", "ethanol", "si")
+CONTENDERS = ("mace", "nequip", "torchmd")
+ALL = (OWN, *CONTENDERS)
+BUDGETS = (5.0, 10.0, 20.0)
+"""CPU minutes of peers."""
+SHARE = 3.0
+"""Ours has the budget divided by this."""
+SEEDS = (0, 1, 2)
+CUTOFF = 5.0
+ERROR = "force_rmse_mev_per_angstrom"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: ours with the preset and the changes of its configuration, and every size of the peers."""
+
+    data: Path
+    home: Home
+    peers_home: Path
+    preset: str = "default"
+    changes: dict[str, Any] | None = None
+    tasks: tuple[str, ...] = TASKS
+    budgets: tuple[float, ...] = BUDGETS
+    seeds: tuple[int, ...] = SEEDS
+    contenders: tuple[str, ...] = ALL
+
+
+def check(plan: Plan) -> None:
+    """Find mistakes before anything is started.
+
+    Raises:
+        InputError: a package is unknown, or a peer is not installed.
+    """
+    for name in plan.contenders:
+        if name not in ALL:
+            raise InputError(f"package {name!r} is not compared here; choose of {', '.join(ALL)}")
+        command_of(name, plan.peers_home)
+
+
+def runs_of(plan: Plan) -> list[Run]:
+    """All runs, the decisive first: by task, ours before peers, the first size of every peer before the others."""
+    runs: list[Run] = []
+    for name in plan.tasks:
+        for budget in plan.budgets:
+            runs += own_runs(plan, task_named(name), budget) if OWN in plan.contenders else []
+        for size in range(max(len(PEERS[peer].sizes) for peer in CONTENDERS)):
+            for budget in plan.budgets:
+                runs += peer_runs(plan, task_named(name), budget, size)
+    return runs
+
+
+def own_runs(plan: Plan, task: Task, budget: float) -> list[Run]:
+    """Ours at a third of the budget, one run a seed."""
+    runs = []
+    for seed in plan.seeds:
+        minutes = budget / SHARE
+        settings = {"preset": plan.preset, "minutes": minutes, "clock": "cpu", "seed": seed, **(plan.changes or {})}
+        key = key_of(task, OWN, plan.preset, minutes, seed) | ({"changes": plan.changes} if plan.changes else {})
+        runs.append(Run(key, partial(train_and_test, task, plan.data, plan.home, settings)))
+    return runs
+
+
+def peer_runs(plan: Plan, task: Task, budget: float, size: int) -> list[Run]:
+    """One size of each peer that is wanted, at the whole budget."""
+    peers = [PEERS[name] for name in CONTENDERS if name in plan.contenders and size < len(PEERS[name].sizes)]
+    return [
+        Run(
+            key_of(task, peer.name, peer.sizes[size], budget, plan.seeds[0]),
+            partial(fit_peer, plan, task, peer, peer.sizes[size], budget, plan.seeds[0]),
+        )
+        for peer in peers
+    ]
+
+
+def key_of(task: Task, package: str, model: str, minutes: float, seed: int) -> dict[str, Any]:
+    """What a run is called by in the journal."""
+    return {"task": task.name, "package": package, "model": model, "cpu_minutes": round(minutes, 4), "seed": seed}
+
+
+def fit_peer(plan: Plan, task: Task, peer: Peer, model: str, minutes: float, seed: int) -> dict[str, Any]:
+    """Train and test one peer's model in its own environment."""
+    bring(task, plan.data, plan.home)
+    fitted, held_out = frames_for_peers(task, CUTOFF, plan.home)
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch, worker(peer.name, plan.peers_home) as own:
+        paths = {
+            "frames": str(save_frames(Path(scratch) / "fit.npz", fitted)),
+            "test": str(save_frames(Path(scratch) / "test.npz", held_out)),
+        }
+        return own.ask(do="fit", model=model, cutoff=CUTOFF, seed=seed, cpu_s=60 * minutes, **paths)
+
+
+# ---- tables
+
+
+COLUMNS = [
+    Column(name="peers' CPU minutes", digits=0),
+    *(Column(name=f"{PEERS[name].title}, best of its sizes") for name in CONTENDERS),
+    Column(name="best peer", digits=1),
+    Column(name="ours, CPU minutes", digits=2),
+    Column(name="ours, mean of seeds", digits=1),
+    Column(name="ours, least to greatest"),
+    Column(name="reached"),
+]
+
+
+def table_of(records: Sequence[Record], command: str) -> BenchTable:
+    """Force RMSE (meV/Å) after each budget, by task, and every run."""
+    current = of_current_recipe(records)
+    parts = [task_part(name, rows) for name in TASKS if (rows := budget_rows(of_task(current, name)))]
+    notes = [
+        "Test force RMSE in meV/Å. Every budget has a schedule of its own. Peers: one seed, the best of up to three "
+        "sizes at each budget, chosen by the test error, which is in their favour. Ours: the mean of its seeds.",
+        "CPU seconds of one thread, graphs included for peers; testing is not counted.",
+    ]
+    seeds = sorted({record["key"]["seed"] for record in records})
+    facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}
+    return bench_table(NAME, "Time to accuracy", command, [*parts, all_runs(records)], **facts)
+
+
+def peer_versions(records: Sequence[Record]) -> dict[str, str]:
+    """Versions of peers as their workers told them."""
+    told = [record["result"]["version"] for record in records if "version" in record["result"]]
+    return dict(text.split() for text in told)
+
+
+def of_current_recipe(records: Sequence[Record]) -> list[Record]:
+    """All of the peers, and of ours those with the model and the changes of its last run."""
+    own = [record["key"] for record in records if record["key"]["package"] == OWN]
+    recipe = (own[-1]["model"], own[-1].get("changes")) if own else None
+    return [
+        record
+        for record in records
+        if record["key"]["package"] != OWN or (record["key"]["model"], record["key"].get("changes")) == recipe
+    ]
+
+
+def of_task(records: Sequence[Record], name: str) -> list[Record]:
+    """Records of one task."""
+    return [record for record in records if record["key"]["task"] == name]
+
+
+def task_part(name: str, rows: list[list[Cell]]) -> Part:
+    """The table of one task."""
+    return Part(title=task_named(name).title, columns=COLUMNS, rows=rows)
+
+
+def budget_rows(records: Sequence[Record]) -> list[list[Cell]]:
+    """One row a budget that anything was finished at."""
+    peers = {r["key"]["cpu_minutes"] for r in records if r["key"]["package"] != OWN}
+    ours = {round(SHARE * r["key"]["cpu_minutes"], 2) for r in records if r["key"]["package"] == OWN}
+    return [budget_row(records, budget) for budget in sorted(peers | ours)]
+
+
+def budget_row(records: Sequence[Record], budget: float) -> list[Cell]:
+    """Peers at `budget`, ours at its third."""
+    best = {name: best_of(records, name, budget) for name in CONTENDERS}
+    errors = [found["result"][ERROR] for found in best.values() if found is not None]
+    own = [r["result"][ERROR] for r in records if is_at(r, OWN, budget / SHARE)]
+    limit, reached = (min(errors) if errors else None), (mean(own) if own else None)
+    return [
+        budget,
+        *(
+            None if found is None else f"{found['result'][ERROR]:.1f} ({found['key']['model']})"
+            for found in best.values()
+        ),
+        limit,
+        budget / SHARE,
+        reached,
+        f"{min(own):.1f} to {max(own):.1f} ({len(own)} seeds)" if own else None,
+        None if limit is None or reached is None else ("yes" if reached <= limit else "no"),
+    ]
+
+
+def is_at(record: Record, package: str, minutes: float) -> bool:
+    """Whether a record is of this package at this budget."""
+    key = record["key"]
+    return key["package"] == package and abs(key["cpu_minutes"] - minutes) < 1e-3
+
+
+def best_of(records: Sequence[Record], package: str, minutes: float) -> Record | None:
+    """The run of the least force error; None where there is none."""
+    found = [record for record in records if is_at(record, package, minutes)]
+    return min(found, key=lambda record: float(record["result"][ERROR]), default=None)
+
+
+RUN_COLUMNS = [
+    Column(name="task"),
+    Column(name="package, model"),
+    Column(name="seed"),
+    Column(name="CPU minutes", digits=2),
+    Column(name="CPU s spent", digits=0),
+    Column(name="epochs", digits=1),
+    Column(name="energy MAE, meV/atom", digits=2),
+    Column(name="force MAE, meV/Å", digits=1),
+    Column(name="force RMSE, meV/Å", digits=1),
+    Column(name="load", digits=1),
+]
+
+
+def all_runs(records: Sequence[Record]) -> Part:
+    """Every finished run."""
+    return Part(title="Every run", columns=RUN_COLUMNS, rows=[run_row(record) for record in records])
+
+
+def run_row(record: Record) -> list[Cell]:
+    """One run."""
+    key, result = record["key"], record["result"]
+    named = f"{key['package']} {key['model']}" + (f" {key['changes']}" if "changes" in key else "")
+    head: list[Cell] = [key["task"], named, key["seed"], key["cpu_minutes"], result["cpu_s"], float(result["epochs"])]
+    names = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", ERROR)
+    return [*head, *(result.get(name) for name in names), record["where"]["load"]]
+
+
+def draw(records: Sequence[Record], path: Path) -> Path:
+    """Force RMSE against CPU minutes, one panel a task, as an SVG file."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    current = of_current_recipe(records)
+    names = [name for name in TASKS if of_task(current, name)]
+    figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(4.2 * max(1, len(names)), 3.6), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=False):
+        for package, points in curves(of_task(current, name)).items():
+            axis.plot(*zip(*points, strict=True), marker="o", label=package)
+        axis.set(title=name, xlabel="CPU minutes", ylabel="test force RMSE, meV/Å", xscale="log", yscale="log")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path
+
+
+def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
+    """By package, (CPU minutes, force RMSE): the mean of seeds for ours, the best size for peers."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for package in (OWN, *CONTENDERS):
+        minutes = sorted({r["key"]["cpu_minutes"] for r in records if r["key"]["package"] == package})
+        for budget in minutes:
+            errors = [float(r["result"][ERROR]) for r in records if is_at(r, package, budget)]
+            point = (budget, mean(errors) if package == OWN else min(errors))
+            found.setdefault("ours" if package == OWN else PEERS[package].title, []).append(point)
+    return found

@@ -1,0 +1,233 @@
+"""Time to accuracy, body order, accuracy: their plans, and their tables from invented records."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.bench import accuracy, body_order, time_to_accuracy
+from flows.bench.drivers import Driver
+from flows.bench.own_runs import flat_errors
+from flows.bench.runs import Record, Run
+from flows.bench.tasks import check_files, known_tasks, missing_files, task_named
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.files import canonical_json
+from gnn.overlay import merged
+from gnn.training.config import make_config
+
+WHERE = {"processor": "AMD EPYC", "load": 1.0, "when": "2026-11-22T12:00:00+00:00"}
+
+
+def record(result: dict[str, Any], **key: Any) -> Record:
+    return {"key": key, "result": {"cpu_s": 60.0, "epochs": 3, **result}, "where": WHERE, "versions": {}}
+
+
+def reached(package: str, model: str, minutes: float, rmse: float, seed: int = 0, **more: Any) -> Record:
+    result = {"force_rmse_mev_per_angstrom": rmse} | ({} if package == "sluice" else {"version": f"{package} 1.0"})
+    key = {"task": "3bpa", "package": package, "model": model, "cpu_minutes": minutes, "seed": seed}
+    return record(result, **key, **more)
+
+
+# ---- tasks
+
+
+def test_every_task_is_a_valid_training() -> None:
+    for task in known_tasks().values():
+        config = make_config({"data": task.data(), "epochs": 1})
+        assert config.data.datasets
+        assert ("test" in task.split) is (task.test is None), task.name
+
+
+def test_unknown_task_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="choose of 3bpa, ethanol"):
+        task_named("qm9")
+    with pytest.raises(InputError, match=r"train_300K.*--data"):
+        check_files([task_named("3bpa")], tmp_path)
+
+
+@pytest.mark.data
+def test_files_of_every_task_are_there(real_data: Path) -> None:
+    assert [missing_files(task, real_data) for task in known_tasks().values() if missing_files(task, real_data)] == []
+
+
+def test_errors_come_flat() -> None:
+    errors = {"force_mae_mev_per_angstrom": 3.0, "stress_mae_gpa": None, "n_atoms": 5}
+    found = flat_errors({**errors, "properties": {"gap": {"unit": "eV", "n": 3, "mae": 0.1, "rmse": 0.2}}})
+    assert found == {"force_mae_mev_per_angstrom": 3.0, "gap_mae": 0.1, "gap_rmse": 0.2}
+
+
+# ---- time to accuracy
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> time_to_accuracy.Plan:
+    return time_to_accuracy.Plan(tmp_path, Home(tmp_path), tmp_path)
+
+
+def test_ours_has_a_third_and_three_seeds_peers_have_three_sizes(plan: time_to_accuracy.Plan) -> None:
+    keys = [run.key for run in time_to_accuracy.runs_of(plan)]
+    assert len({canonical_json(key) for key in keys}) == len(keys)
+    own = [key for key in keys if key["package"] == "sluice"]
+    assert {(key["cpu_minutes"], key["seed"]) for key in own} == {
+        (m, s) for m in (1.6667, 3.3333, 6.6667) for s in range(3)
+    }
+    for peer in time_to_accuracy.CONTENDERS:
+        sizes = {key["model"] for key in keys if key["package"] == peer}
+        assert len(sizes) == 3
+        assert len([key for key in keys if key["package"] == peer]) == 3 * 3 * 3
+
+
+def test_a_changed_recipe_is_another_run(plan: time_to_accuracy.Plan) -> None:
+    import dataclasses
+
+    changed = dataclasses.replace(plan, changes={"optimiser": {"lr": 0.1}}, tasks=("3bpa",))
+    before = {canonical_json(run.key) for run in time_to_accuracy.runs_of(plan)}
+    new = [run.key for run in time_to_accuracy.runs_of(changed) if canonical_json(run.key) not in before]
+    assert len(new) == 9
+    assert all(key["changes"] == {"optimiser": {"lr": 0.1}} for key in new)
+
+
+def test_rows_take_the_best_size_and_the_mean_of_seeds() -> None:
+    records = [
+        reached("mace", "64_L0", 5.0, 87.0),
+        reached("mace", "32_L0", 5.0, 80.0),
+        reached("torchmd", "tn2_64", 5.0, 72.0),
+        *(reached("sluice", "default", 1.6667, 60.0 + seed, seed) for seed in range(3)),
+    ]
+    (row,) = time_to_accuracy.budget_rows(records)
+    assert row[:5] == [5.0, "80.0 (32_L0)", None, "72.0 (tn2_64)", 72.0]
+    assert row[5] == pytest.approx(5 / 3)
+    assert row[6:] == [61.0, "60.0 to 62.0 (3 seeds)", "yes"]
+
+
+def test_not_reached_and_not_known() -> None:
+    peer, own = reached("mace", "64_L0", 10.0, 50.0), reached("sluice", "default", 3.3333, 51.0)
+    assert time_to_accuracy.budget_rows([peer, own])[0][-1] == "no"
+    assert time_to_accuracy.budget_rows([peer])[0][-1] is None
+    assert time_to_accuracy.budget_rows([own])[0][4] is None
+
+
+def test_only_the_last_recipe_of_ours_counts() -> None:
+    old, new = reached("sluice", "default", 1.6667, 10.0), reached("sluice", "default", 1.6667, 70.0, changes={"lr": 1})
+    page = time_to_accuracy.table_of([old, new, reached("mace", "64_L0", 5.0, 60.0)], "command")
+    assert page.parts[0].rows[0][6] == 70.0
+    assert page.parts[0].rows[0][-1] == "no"
+    assert len(page.parts[-1].rows) == 3
+    assert page.versions["mace"] == "1.0"
+    assert "| 5 |" in page.markdown()
+
+
+def test_curves_and_picture(tmp_path: Path) -> None:
+    records = [reached("mace", "64_L0", m, 100 / m) for m in (5.0, 10.0)] + [
+        reached("sluice", "default", 1.6667, e, s) for s, e in enumerate((50.0, 70.0))
+    ]
+    assert time_to_accuracy.curves(records) == {"ours": [(1.6667, 60.0)], "MACE": [(5.0, 20.0), (10.0, 10.0)]}
+    assert time_to_accuracy.draw(records, tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+def test_an_unknown_package_is_refused(plan: time_to_accuracy.Plan) -> None:
+    import dataclasses
+
+    with pytest.raises(InputError, match="not compared here"):
+        time_to_accuracy.check(dataclasses.replace(plan, contenders=("sluice", "gap")))
+    with pytest.raises(InputError, match="sluice bench peers --install mace"):
+        time_to_accuracy.check(plan)
+
+
+# ---- body order
+
+
+def test_nine_networks_a_task_and_seed(tmp_path: Path) -> None:
+    plan = body_order.Plan(tmp_path, Home(tmp_path), 2.0, seeds=(0, 1))
+    keys = [run.key for run in body_order.runs_of(plan)]
+    assert len(keys) == 2 * 2 * 9
+    assert [key["seed"] for key in keys] == [0] * 18 + [1] * 18
+    for key in keys[:9]:
+        make_config(
+            {"model": {name: key[name] for name in ("correlation", "hidden_l_max")}, "minutes": 2, "clock": "cpu"}
+        )
+
+
+def test_grid_of_orders_and_degrees() -> None:
+    fixed = {"task": "si", "preset": "default", "cpu_minutes": 2.0}
+    errors = {"force_rmse_mev_per_angstrom": 40.0, "energy_mae_mev_per_atom": 5.0}
+    records = [
+        record(errors, **fixed, correlation=3, hidden_l_max=1, seed=0),
+        record(errors | {"force_rmse_mev_per_angstrom": 50.0}, **fixed, correlation=3, hidden_l_max=1, seed=1),
+    ]
+    page = body_order.table_of(records, "command")
+    assert len(page.parts) == 3
+    assert page.parts[0].rows == [
+        ["1 (pairs)", None, None, None],
+        ["2 (triplets)", None, None, None],
+        ["3 (quadruplets)", None, 45.0, None],
+    ]
+    assert page.seeds == [0, 1]
+
+
+# ---- accuracy
+
+
+def test_every_case_is_a_valid_training_with_goals() -> None:
+    for case in accuracy.known_cases().values():
+        config = make_config(merged({"data": task_named(case.task).data()}, case.changes))
+        assert config.epochs or config.minutes
+        assert case.goals
+        assert all(goal.aim <= goal.gate for goal in case.goals)
+
+
+def test_seeds_go_round_the_cases(tmp_path: Path) -> None:
+    keys = [run.key for run in accuracy.runs_of(accuracy.Plan(tmp_path, Home(tmp_path), ("ethanol", "formation")))]
+    assert [(key["case"], key["seed"]) for key in keys] == [
+        ("ethanol", 0),
+        ("formation", 0),
+        ("ethanol", 1),
+        ("ethanol", 2),
+    ]
+    with pytest.raises(InputError, match="case 'x' is unknown"):
+        accuracy.runs_of(accuracy.Plan(tmp_path, Home(tmp_path), ("x",)))
+
+
+def test_goals_over_seeds() -> None:
+    changes = {"preset": "accurate", "epochs": 2}
+    records = [
+        record(
+            {"energy_mae_mev_per_atom": e, "force_mae_mev_per_angstrom": 3.0}, case="ethanol", seed=s, changes=changes
+        )
+        for s, e in enumerate((0.04, 0.05))
+    ]
+    energy, forces = accuracy.table_of(records, "command").parts[0].rows
+    assert energy[:3] == ["ethanol", "energy MAE, meV", "0.4 (0.4)"]
+    assert energy[3] == pytest.approx(9 * 0.045)
+    assert energy[4] == pytest.approx(9 * 0.01 / math.sqrt(2))
+    assert energy[7] == "no"
+    assert forces[7] == "no"
+    assert forces[8] == "epochs = 2, preset = accurate"
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, None), (1.0, "aim"), (1.5, "gate"), (2.5, "no")])
+def test_verdict(value: float | None, said: str | None) -> None:
+    goal = accuracy.Goal(metric="m", name="n", unit="u", gate=2.0, aim=1.0)
+    assert accuracy.verdict(value, goal) == said
+
+
+# ---- the driver
+
+
+def test_driver_runs_writes_the_page_and_goes_on(home: Home, tmp_path: Path) -> None:
+    def run(seed: int) -> Run:
+        key = {"task": "si", "preset": "p", "cpu_minutes": 1.0, "correlation": 1, "hidden_l_max": 0, "seed": seed}
+        return Run(
+            key, lambda: {"force_rmse_mev_per_angstrom": 10.0 + seed, "epochs": 1, "energy_mae_mev_per_atom": 1.0}
+        )
+
+    driver = Driver("body_order", [run(0), run(1)], body_order.table_of, tmp_path / "results", "command")
+    assert len(driver.plan()) == 2
+    assert driver.drive(home, limit=1).parts[0].rows[0][1] == 10.0
+    assert driver.plan() == [driver.plan()[0]]
+    assert driver.drive(home).parts[0].rows[0][1] == 10.5
+    assert "10.5" in (tmp_path / "results" / "body_order.md").read_text()
