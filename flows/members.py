@@ -20,8 +20,9 @@ from gnn.training.config import TrainConfig, make_config
 
 if TYPE_CHECKING:
     from gnn.graphs.loader import GraphData
-    from gnn.training.loop import TrainOutcome
-    from gnn.training.resolve import Recipe, Start
+    from gnn.training.finetune import Start
+    from gnn.training.outcome import TrainOutcome
+    from gnn.training.resolve import Recipe
     from gnn.training.tracker import Tracker
 
 STAGE, STAGE_VERSION = "train-member", 1
@@ -59,7 +60,7 @@ def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str)
     start = start_of(config.init, home)
     members = []
     for k, each in enumerate(member_configs(config, cores(), cluster)):
-        recipe = resolve(each, data.graph_set, start)
+        recipe = resolve(each, data.graph_set, start, data)
         members.append(Member(k, recipe, home.models / "runs" / recipe.header[:16]))
     key = digest([member.recipe.header for member in members])
     return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16], start)
@@ -88,11 +89,11 @@ def start_of(init: str | None, home: Home) -> Start | None:
         return None
     from flows.registry import resolve as find_model
     from gnn.training.checkpoint import read_checkpoint
-    from gnn.training.resolve import Start
+    from gnn.training.finetune import Start
 
     manifest, models = read_checkpoint(find_model(init, home))
     weights = {name: value.detach() for name, value in models[0].named_parameters()}
-    return Start(manifest.model, manifest.sha256, lambda _: weights)
+    return Start(manifest.model, manifest.sha256, weights, manifest.data.reference_sources)
 
 
 def train_members(plan: Plan, home: Home, cluster: str, tracker: Tracker, show: bool) -> list[TrainOutcome]:
@@ -162,7 +163,7 @@ def train_member(config: str, home: str, graphs_root: str, graph_folder: str, ru
     checked = make_config(json.loads(config))
     set_threads(checked.threads)
     data = GraphData(Path(graphs_root), Path(graph_folder))
-    recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))))
+    recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     outcome = train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))

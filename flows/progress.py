@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from gnn.training.loop import Progress
+    from gnn.training.outcome import Progress
 
 PROGRESS_NAME = "progress.json"
 FILE_EVERY_S, LINE_EVERY_S = 1.0, 30.0
@@ -42,7 +42,7 @@ def progress_to_file(folder: Path) -> Callable[[Progress], None]:
 
 def read_progress(folder: Path) -> Progress | None:
     """What `progress_to_file` left; None where there is nothing yet."""
-    from gnn.training.loop import Progress
+    from gnn.training.outcome import Progress
 
     try:
         return Progress(**json.loads((folder / PROGRESS_NAME).read_text(encoding="utf-8")))

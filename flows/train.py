@@ -22,9 +22,10 @@ from gnn.training.config import TrainConfig
 if TYPE_CHECKING:
     from gnn.graphs.loader import GraphData
     from gnn.lake.table import Lake
+    from gnn.models.config import ModelConfig
     from gnn.training.checkpoint import CheckpointManifest
     from gnn.training.evaluation import Evaluation
-    from gnn.training.loop import TrainOutcome
+    from gnn.training.outcome import TrainOutcome
     from gnn.training.resolve import Recipe
     from gnn.training.state import TrainState
     from gnn.training.uncertainty import Uncertainty
@@ -75,7 +76,7 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
     found = preprocess(
         data.datasets,
         home,
-        cutoff=cutoff_of(config),
+        cutoff=cutoff_of(config, initial_model(config.init, home)),
         split=data.split,
         split_by=data.split_by,
         seed=data.split_seed,
@@ -85,6 +86,20 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
         suite_of=config.register_as,
     )
     return home.absolute(found.graph_set)
+
+
+def initial_model(init: str | None, home: Home) -> ModelConfig | None:
+    """The architecture of the model that a training starts from; None where it starts from nothing.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if init is None:
+        return None
+    from flows.registry import resolve as find_model
+    from gnn.training.checkpoint import read_manifest
+
+    return read_manifest(find_model(init, home)).model
 
 
 def tell(plan: Plan, finished: bool) -> None:
@@ -340,5 +355,6 @@ def describe_plan(config: TrainConfig, home: Home) -> TrainPlanResult:
     remarks = ["would use " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.datasets]
     budget = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs} epochs"
     remarks.append(f"would train {config.committee} network(s), preset {config.preset}, for {budget}")
-    remarks.append(f"graphs with a cutoff of {cutoff_of(config):g} Å; registered as {config.register_as or 'nothing'}")
-    return TrainPlanResult(config=config.model_dump(mode="json"), cutoff=cutoff_of(config), remarks=remarks)
+    cutoff = cutoff_of(config, initial_model(config.init, home))
+    remarks.append(f"graphs with a cutoff of {cutoff:g} Å; registered as {config.register_as or 'nothing'}")
+    return TrainPlanResult(config=config.model_dump(mode="json"), cutoff=cutoff, remarks=remarks)

@@ -71,14 +71,15 @@ class GraphData:
 
     def batches(
         self, split: Split, max_atoms: int, max_edges: int | None = None, seed: int = 0, epoch: int = 0,
-        shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0,
+        shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0, stride: int = 1,
     ) -> Iterator[Batch]:  # fmt: skip
         """Batches of a split with at most `max_atoms` atoms and `max_edges` edges; a larger structure comes alone.
 
-        Equal in every bit for equal arguments. `start` skips batches that were already seen, without reading them.
+        Equal in every bit for equal arguments. `start` skips batches that were already seen, without reading them;
+        of the others every `stride`-th comes, so that several processes share an epoch.
         """
         chosen = self.plan(split, max_atoms, max_edges, seed=seed, epoch=epoch, shuffle=shuffle)
-        for indices in chosen[start:]:
+        for indices in chosen[start::stride]:
             graphs = [self._graph(index) for index in indices]
             yield collate(graphs, self.graph_set.theories, self.graph_set.properties, dtype)
 

@@ -36,12 +36,14 @@ class DataConfig(_Section):
 
 
 class OptimiserConfig(_Section):
-    """AdamW with gradient clipping."""
+    """AdamW, or Muon for the network's matrices beside it, with gradient clipping."""
 
+    kind: Literal["adamw", "muon"] = Field(default="adamw", description="muon: orthogonal steps of the matrices")
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=1e-6, ge=0, description="decoupled; on weight matrices only")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
     amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
     clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
 
 
@@ -119,6 +121,7 @@ class TrainConfig(_Section):
     losses: LossConfig = LossConfig()
     epochs: int | None = Field(default=None, ge=1, description="budget in passes over the training split")
     minutes: float | None = Field(default=None, gt=0, description="budget in minutes of wall time, summed over resumes")
+    clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: minutes are CPU time of this process")
     seed: int = Field(default=0, ge=0, description="seed of weights and batch order; member K uses seed + K")
     committee: int = Field(default=1, ge=1, le=64, description="members, trained with different seeds")
     init: str | None = Field(
@@ -126,6 +129,9 @@ class TrainConfig(_Section):
     )
     dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the network")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1; auto: a GPU where there is one")
+    devices: int = Field(
+        default=1, ge=1, description="processes that share every step, one a GPU; each takes batches of batch.max_atoms"
+    )
     threads: int | None = Field(default=None, ge=1, description="torch threads a member; None: its share of cores")
     checkpoint_s: float = Field(default=45.0, gt=0, description="seconds between resumable states")
     max_bad_steps: int = Field(default=20, ge=0, description="steps with a non-finite loss before the training stops")
@@ -136,6 +142,12 @@ class TrainConfig(_Section):
     def _one_budget(self) -> TrainConfig:
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs and minutes are both given; give one budget")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_be_parallel(self) -> TrainConfig:
+        if self.devices > 1 and self.committee > 1:
+            raise ValueError("a committee trains one process a member; give devices or committee, not both")
         return self
 
 

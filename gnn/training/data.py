@@ -29,6 +29,7 @@ class TrainingData(Protocol):
         shuffle: bool = True,
         dtype: torch.dtype = torch.float32,
         start: int = 0,
+        stride: int = 1,
     ) -> Iterator[Batch]:
-        """One pass over a split, packed by size, from batch `start` on; the same for the same (seed, epoch)."""
+        """One pass over a split, packed by size: batches start, start + stride, …; equal for equal (seed, epoch)."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import torch
@@ -220,6 +220,22 @@ class Accumulator:
             forces = numpy(labels.forces)[errors.force_mask]
             self._keep("force_label", forces.ravel())
             self._keep("force_predicted", (forces + errors.forces[errors.force_mask]).ravel())
+
+    def totals(self) -> list[float]:
+        """What `Metrics.headline` is made of, as sums that add up over parts of a set."""
+        sums = [float(self.n_atoms), float(self.whole.n_structures)]
+        return sums + [float(value) for errors in self._headline_sums() for value in astuple(errors)]
+
+    def replace_totals(self, totals: Sequence[float]) -> None:
+        """Put back what `totals` gave, added up over all parts; groups and parity stay those of this part."""
+        self.n_atoms, self.whole.n_structures = int(totals[0]), int(totals[1])
+        for errors, start in zip(self._headline_sums(), range(2, len(totals), 3), strict=True):
+            errors.n, errors.absolute, errors.square = int(totals[start]), totals[start + 1], totals[start + 2]
+
+    def _headline_sums(self) -> list[ErrorSum]:
+        whole = self.whole
+        properties = [self.properties[name] for name in sorted(self.properties)]
+        return [whole.energy, whole.total_energy, whole.forces, whole.stress, *properties]
 
     def _keep(self, name: str, values: Floats) -> None:
         self.kept.setdefault(name, []).append(values)

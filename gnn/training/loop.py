@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,47 +21,21 @@ from gnn.training.config import TrainConfig
 from gnn.training.data import TrainingData
 from gnn.training.ema import Ema, copy_weights
 from gnn.training.evaluation import Accumulator
-from gnn.training.losses import loss_terms, total_loss
+from gnn.training.losses import label_masks
 from gnn.training.optimiser import make_budget, make_optimiser
+from gnn.training.outcome import Progress, TrainOutcome
+from gnn.training.parallel import Alone, Replicas, gradients, replicas
 from gnn.training.resolve import Recipe
-from gnn.training.schedule import Budget, Position, learning_rate_factor
+from gnn.training.schedule import CLOCKS, Budget, Position, learning_rate_factor
+from gnn.training.selection import last_is_kept, validation_score
 from gnn.training.state import EpochRecord, TrainState
+from gnn.training.step import EagerStep, Step
 from gnn.training.tracker import NullTracker, Tracker
 
 VALIDATION_SHARE = 0.08
 """Part of a training's time that validation may take."""
 EVALUATION_COST = 0.5
 """Cost of evaluating a structure against training on it: a forward and one backward pass instead of two."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress bar shows."""
-
-    epoch: int
-    step: int
-    progress: float
-    elapsed_s: float
-    lr: float
-    train: dict[str, float]
-    valid: dict[str, float]
-
-
-@dataclass(frozen=True)
-class TrainOutcome:
-    """A finished training; `model` holds the best averaged weights, on the CPU."""
-
-    model: Model
-    epochs: int
-    steps: int
-    structures: int
-    bad_steps: int
-    elapsed_s: float
-    cpu_s: float
-    best_epoch: int | None
-    metrics: dict[str, float]
-    curve: list[EpochRecord]
-    reused: bool
 
 
 def train(
@@ -80,8 +53,13 @@ def train(
     """
     if data.graph_set.split_counts.get("train", 0) == 0:
         raise InputError(f"graph set {data.graph_set.graph_set_id[:16]} has no training structures")
-    with locked(run_folder / "lock", f"training {run_folder.name}"):
-        return Trainer(recipe, data, run_folder, tracker or NullTracker(), progress).run()
+    with replicas(recipe.config.device) as (processes, device):
+        if processes.size != recipe.config.devices:
+            raise InputError(f"devices = {recipe.config.devices}, but {processes.size} processes were started")
+        if not processes.leads:
+            return Trainer(recipe, data, run_folder, NullTracker(), None, processes, device).run()
+        with locked(run_folder / "lock", f"training {run_folder.name}"):
+            return Trainer(recipe, data, run_folder, tracker or NullTracker(), progress, processes, device).run()
 
 
 class Trainer:
@@ -94,6 +72,8 @@ class Trainer:
         run_folder: Path,
         tracker: Tracker,
         progress: Callable[[Progress], None] | None,
+        processes: Replicas | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.recipe = recipe
         self.config: TrainConfig = recipe.config
@@ -101,13 +81,16 @@ class Trainer:
         self.folder = run_folder
         self.tracker = tracker
         self.report = progress
-        self.device = device_of(self.config.device)
+        self.processes: Replicas = processes or Alone()
+        self.device = device or device_of(self.config.device)
         self.model = self._new_model()
         self.parameters = dict(self.model.named_parameters())
         self.optimiser = make_optimiser(self.model, self.config, recipe.lr)
         self.ema = Ema(self.model, self.config.ema.decay)
         self.best = {name: value.clone() for name, value in self.ema.weights.items()}
         self.state = TrainState(header=recipe.header)
+        self.differentiate: Step = EagerStep(self.model, self.config.losses, recipe.scales, recipe.wanted)
+        self.clock = CLOCKS[self.config.clock]
         self.budget: Budget = make_budget(self.config, data.graph_set.split_counts["train"])
 
     def _new_model(self) -> Model:
@@ -132,6 +115,8 @@ class Trainer:
             return self._outcome(reused=True)
         self.state.resumes += found is not None
         self._start_clocks()
+        if self.recipe.initial_weights is not None and self.state.step == 0:
+            self._record(self._validate())
         while self.progress < 1.0:
             self._epoch()
         self._finish()
@@ -140,8 +125,8 @@ class Trainer:
     def _epoch(self) -> None:
         """The rest of the current epoch, unless the budget ends before it does."""
         self.model.train()
-        for batch in self._batches():
-            self._step(batch)
+        batches = self._batches()
+        while self._step(next(batches, None)):
             self._tick()
             if self.progress >= 1.0 and self.config.minutes is not None:
                 return
@@ -159,42 +144,65 @@ class Trainer:
             epoch=state.epoch,
             shuffle=True,
             dtype=getattr(torch, self.config.dtype),
-            start=state.batch,
+            start=state.batch + self.processes.rank,
+            stride=self.processes.size,
         )
 
-    def _step(self, batch: Batch) -> None:
-        batch = batch.to(self.device)
-        losses = self._descend(batch)
+    def _step(self, batch: Batch | None) -> bool:
+        """One step of all processes, some of which may have no batch left; False where none has."""
+        n_batches, n_structures, counts = self._shared(batch)
+        if n_batches == 0:
+            return False
+        losses = self._descend(None if batch is None else batch.to(self.device), counts)
         state = self.state
-        state.batch += 1
-        state.seen += batch.n_structures
-        state.structures += batch.n_structures
+        state.batch += n_batches
+        state.seen += n_structures
+        state.structures += n_structures
         for name, value in losses.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
             state.counts[name] = state.counts.get(name, 0) + 1
         if self.report is not None:
             self.report(self._progress_now())
+        return True
 
-    def _descend(self, batch: Batch) -> dict[str, float]:
+    def _shared(self, batch: Batch | None) -> tuple[int, int, dict[str, float] | None]:
+        """Batches, structures and labels of each term that all processes hold in this step; None: this one's alone."""
+        if self.processes.size == 1:
+            return (0, 0, None) if batch is None else (1, batch.n_structures, None)
+        masks = {} if batch is None else label_masks(batch, self.recipe.wanted)
+        names = ["energy", "forces", "stress", *(f"property_{name}" for name in sorted(self.recipe.model.properties))]
+        own = [float(masks[name].sum()) if name in masks else 0.0 for name in names]
+        present = [0.0, 0.0] if batch is None else [1.0, float(batch.n_structures)]
+        n_batches, n_structures, *counts = self.processes.summed([*present, *own])
+        return int(n_batches), int(n_structures), dict(zip(names, counts, strict=True))
+
+    def _descend(self, batch: Batch | None, counts: dict[str, float] | None) -> dict[str, float]:
         """One optimiser step; the loss and its terms. A step with a non-finite loss or gradient is skipped."""
-        wanted = self.recipe.wanted
-        prediction = self.model.predict(batch, forces=wanted.forces, stress=wanted.stress, training=True)
-        terms = loss_terms(prediction, batch, self.config.losses, self.recipe.scales)
-        if not terms:
+        self.optimiser.zero_grad()
+        losses = {} if batch is None else self.differentiate(batch, self.progress, counts)
+        if counts is not None:
+            losses = self._added_up(losses, counts)
+        if not losses:
             return {}
-        loss = total_loss(terms, self.config.losses, self.progress)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.optimiser.clip)
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        if not bool(torch.isfinite(losses["loss"]) & torch.isfinite(norm)):
             self._count_bad_step()
             return {}
-        self._set_lr()
-        self.optimiser.step()
+        self.optimiser.step(self.lr)
         self.state.step += 1
         self.state.consecutive_bad = 0
         self.ema.update(self.model, self.state.step)
-        return {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in terms.items()}}
+        return {name: float(value) for name, value in losses.items()}
+
+    def _added_up(self, losses: dict[str, Tensor], counts: dict[str, float]) -> dict[str, Tensor]:
+        """The losses of all processes; the gradients of all take the place of this one's."""
+        names = [name for name, count in counts.items() if count > 0]
+        if not names:
+            return {}
+        zero = next(iter(self.parameters.values())).new_zeros(())
+        whole = {name: losses.get(name, zero).to(zero.dtype).clone() for name in ["loss", *names]}
+        self.processes.add_up([*gradients(self.parameters.values()), *whole.values()])
+        return whole
 
     def _count_bad_step(self) -> None:
         state = self.state
@@ -205,10 +213,6 @@ class Trainer:
                 f"the loss was not finite {state.bad_steps} times (epoch {state.epoch}, step {state.step}); "
                 f"lower optimiser.lr (now {self.recipe.lr:g}) or look for wrong labels with `sluice lake show`"
             )
-
-    def _set_lr(self) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.lr
 
     # ---- where it stands
 
@@ -233,15 +237,21 @@ class Trainer:
         return {name: total / self.state.counts[name] for name, total in self.state.sums.items()}
 
     def _start_clocks(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-        self._saved_at = self._wall
+        self._wall, self._cpu = self.clock(), time.process_time()
+        self._saved_at = time.monotonic()
         self._validated_at = self.state.elapsed_s
 
     def _tick(self) -> None:
-        wall, cpu = time.monotonic(), time.process_time()
-        self.state.elapsed_s += wall - self._wall
-        self.state.cpu_s += cpu - self._cpu
+        """Add the time since the last tick: wall time of the first process, CPU time of all."""
+        wall, cpu = self.clock(), time.process_time()
+        elapsed, spent = self.processes.summed([self._firsts(wall - self._wall), cpu - self._cpu])
+        self.state.elapsed_s += elapsed
+        self.state.cpu_s += spent
         self._wall, self._cpu = wall, cpu
+
+    def _firsts(self, value: float) -> float:
+        """The value if this is the first process, else 0: summed over processes it is the first one's."""
+        return value if self.processes.leads else 0.0
 
     # ---- validation
 
@@ -266,13 +276,13 @@ class Trainer:
         if self.data.graph_set.split_counts.get("valid", 0) == 0:
             self._keep_best(None, {})
             return {}
-        started = time.monotonic()
+        started = self.clock()
         self.model.eval()
         with self.ema.applied(self.model):
             metrics = self._evaluate("valid")
         self.model.train()
         self._keep_best(validation_score(metrics), metrics)
-        self.state.validation_s = time.monotonic() - started
+        (self.state.validation_s,) = self.processes.summed([self._firsts(self.clock() - started)])
         self._tick()
         self._validated_at = self.state.elapsed_s
         return metrics
@@ -287,17 +297,31 @@ class Trainer:
             epoch=0,
             shuffle=False,
             dtype=getattr(torch, self.config.dtype),
+            start=self.processes.rank,
+            stride=self.processes.size,
         ):
             on_device = batch.to(self.device)
             wanted = self.recipe.wanted
             accumulator.add(on_device, self.model.predict(on_device, forces=wanted.forces, stress=wanted.stress))
+        accumulator.replace_totals(self.processes.summed(accumulator.totals()))
         return accumulator.result().headline()
 
     def _keep_best(self, score: float | None, metrics: dict[str, float]) -> None:
         state = self.state
         if score is None or state.best_score is None or score <= state.best_score:
-            self.best = {name: value.clone() for name, value in self.ema.weights.items()}
-            state.best_score, state.best_epoch, state.best_metrics = score, state.epoch, metrics
+            self._keep(score, metrics)
+
+    def _keep(self, score: float | None, metrics: dict[str, float]) -> None:
+        state = self.state
+        self.best = {name: value.clone() for name, value in self.ema.weights.items()}
+        state.best_score, state.best_epoch, state.best_metrics = score, state.epoch, metrics
+
+    def _prefer_last(self) -> None:
+        """Keep the last weights unless earlier ones were clearly better."""
+        last, best = self.state.curve[-1].valid, self.state.best_score
+        n_valid = self.data.graph_set.split_counts.get("valid", 0)
+        if last and best is not None and last_is_kept(validation_score(last), best, n_valid):
+            self._keep(validation_score(last), last)
 
     def _record(self, valid: dict[str, float]) -> None:
         """Add a point to the curves and begin new sums."""
@@ -313,7 +337,7 @@ class Trainer:
         )
         state.curve.append(record)
         state.sums, state.counts = {}, {}
-        self.tracker.metrics(curve_point(record), record.step)
+        self.tracker.metrics(record.curves(), record.step)
 
     def _end_epoch(self) -> None:
         self.state.epoch, self.state.seen, self.state.batch = self.state.epoch + 1, 0, 0
@@ -324,21 +348,19 @@ class Trainer:
     # ---- disk
 
     def _save_when_due(self) -> None:
-        if time.monotonic() - self._saved_at >= self.config.checkpoint_s:
+        if self.processes.leads and time.monotonic() - self._saved_at >= self.config.checkpoint_s:
             self._save()
 
     def _save(self) -> None:
-        self._tick()
         disk.save_state(self.folder, self.state, self._tensors())
         self._saved_at = time.monotonic()
 
     def _tensors(self) -> dict[str, Tensor]:
-        names = {id(parameter): name for name, parameter in self.parameters.items()}
         return {
             **disk.prefixed("weights", self.parameters),
             **disk.prefixed("ema", self.ema.weights),
             **disk.prefixed("best", self.best),
-            **disk.prefixed("optimiser", disk.optimiser_tensors(self.optimiser, names)),
+            **disk.prefixed("optimiser", self.optimiser.tensors(self.parameters)),
             "rng": torch.get_rng_state(),
         }
 
@@ -346,7 +368,7 @@ class Trainer:
         copy_weights(self.model, disk.section("weights", tensors))
         self.ema.weights = {name: value.to(self.device) for name, value in disk.section("ema", tensors).items()}
         self.best = {name: value.to(self.device) for name, value in disk.section("best", tensors).items()}
-        disk.restore_optimiser(self.optimiser, self.parameters, disk.section("optimiser", tensors))
+        self.optimiser.restore(self.parameters, disk.section("optimiser", tensors))
         torch.set_rng_state(tensors["rng"])
         self.state = state
 
@@ -354,8 +376,11 @@ class Trainer:
         last_is_validated = bool(self.state.curve) and self.state.curve[-1].step == self.state.step
         if not last_is_validated:
             self._record(self._validate())
+        self._prefer_last()
+        self._tick()
         self.state.finished = True
-        self._save()
+        if self.processes.leads:
+            self._save()
 
     def _outcome(self, reused: bool) -> TrainOutcome:
         copy_weights(self.model, self.best)
@@ -373,20 +398,3 @@ class Trainer:
             curve=state.curve,
             reused=reused,
         )
-
-
-def validation_score(metrics: dict[str, float]) -> float:
-    """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better."""
-    errors = [value for name, value in metrics.items() if name.rsplit("/", 1)[-1].find("mae") >= 0]
-    return sum(math.log(max(value, 1e-12)) for value in errors) / max(1, len(errors))
-
-
-def curve_point(record: EpochRecord) -> dict[str, float]:
-    """A record as names of curves."""
-    return {
-        **{f"train/{name}": value for name, value in record.train.items()},
-        **{f"valid/{name}": value for name, value in record.valid.items()},
-        "lr": record.lr,
-        "epoch": float(record.epoch),
-        "elapsed_s": record.elapsed_s,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -63,10 +64,27 @@ def _huber(error: Tensor, delta: float) -> Tensor:
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta) / delta
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` (n,) where `mask` (n,) is True; 0 where it is nowhere."""
+def masked_mean(values: Tensor, mask: Tensor, count: float | None = None) -> Tensor:
+    """Sum of `values` (n,) where `mask` (n,) is True, over `count`, or over how often it is; 0 where it is nowhere."""
     weights = mask.to(values.dtype)
-    return (values * weights).sum() / weights.sum().clamp(min=1.0)
+    return (values * weights).sum() / (weights.sum().clamp(min=1.0) if count is None else count)
+
+
+def label_masks(batch: Batch, wanted: Wanted) -> dict[str, Tensor]:
+    """Where a batch has labels, by the name of the term they enter.
+
+    Raises:
+        ValueError: the batch has no labels.
+    """
+    labels = batch.labels
+    if labels is None:
+        raise ValueError("a batch without labels cannot be trained on")
+    masks = {"energy": labels.energy_mask}
+    if wanted.forces:
+        masks["forces"] = labels.force_mask
+    if wanted.stress:
+        masks["stress"] = labels.stress_mask
+    return masks | {f"property_{name}": mask for name, mask in labels.property_masks.items()}
 
 
 def energy_errors(prediction: Prediction, batch: Batch, labels: Labels) -> Tensor:
@@ -86,31 +104,51 @@ def property_errors(prediction: Prediction, batch: Batch, labels: Labels, name: 
     return error / batch.n_atoms if name in scales.extensive else error
 
 
-def loss_terms(prediction: Prediction, batch: Batch, config: LossConfig, scales: Scales) -> dict[str, Tensor]:
+def loss_terms(
+    prediction: Prediction,
+    batch: Batch,
+    config: LossConfig,
+    scales: Scales,
+    counts: Mapping[str, float] | None = None,
+) -> dict[str, Tensor]:
     """Unweighted loss of each target that the batch has labels for.
+
+    `counts` are the labels of each term in all parts of a batch that several processes share: the terms of the parts
+    then add up to those of the whole. None: this batch is the whole.
 
     Raises:
         ValueError: the batch has no labels.
     """
+    wanted = Wanted(prediction.forces is not None, prediction.stress is not None)
+    terms: dict[str, Tensor] = {}
+    for name, mask in label_masks(batch, wanted).items():
+        count = None if counts is None else counts.get(name, 0.0)
+        if bool(mask.any()) if count is None else count > 0:
+            losses = pointwise(scaled_error(name, prediction, batch, scales), term_config(config, name))
+            terms[name] = masked_mean(losses, mask, count)
+    return terms
+
+
+def scaled_error(name: str, prediction: Prediction, batch: Batch, scales: Scales) -> Tensor:
+    """The error of a term in units of the data's scale: (B, 1), (N, 3) for forces, (B, 6) for stress, (N, 1).
+
+    Raises:
+        ValueError: the batch has no labels, or what the term needs was not predicted.
+    """
     labels = batch.labels
     if labels is None:
         raise ValueError("a batch without labels cannot be trained on")
-    terms: dict[str, Tensor] = {}
-    if bool(labels.energy_mask.any()):
-        error = energy_errors(prediction, batch, labels).to(labels.energy.dtype) / scales.energy
-        terms["energy"] = masked_mean(pointwise(error.unsqueeze(1), config.energy), labels.energy_mask)
-    if prediction.forces is not None and bool(labels.force_mask.any()):
-        error = (prediction.forces - labels.forces) / scales.forces
-        terms["forces"] = masked_mean(pointwise(error, config.forces), labels.force_mask)
-    if prediction.stress is not None and bool(labels.stress_mask.any()):
-        error = virial_errors(prediction.stress, batch, labels) / scales.energy
-        terms["stress"] = masked_mean(pointwise(error, config.stress), labels.stress_mask)
-    for name, mask in labels.property_masks.items():
-        if bool(mask.any()):
-            error = property_errors(prediction, batch, labels, name, scales) / scales.properties.get(name, 1.0)
-            term = config.properties.get(name, DEFAULT_PROPERTY_TERM)
-            terms[f"property_{name}"] = masked_mean(pointwise(error.unsqueeze(1), term), mask)
-    return terms
+    if name == "energy":
+        return (energy_errors(prediction, batch, labels).to(labels.energy.dtype) / scales.energy).unsqueeze(1)
+    if name == "forces" and prediction.forces is not None:
+        return (prediction.forces - labels.forces) / scales.forces
+    if name == "stress" and prediction.stress is not None:
+        return virial_errors(prediction.stress, batch, labels) / scales.energy
+    if not name.startswith("property_"):
+        raise ValueError(f"{name} was not predicted")
+    target = name.removeprefix("property_")
+    error = property_errors(prediction, batch, labels, target, scales) / scales.properties.get(target, 1.0)
+    return error.unsqueeze(1)
 
 
 def term_config(config: LossConfig, name: str) -> TermConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,15 +13,20 @@ from torch import Tensor
 from gnn.errors import InputError
 from gnn.graphs.graph_set import GraphSet
 from gnn.models.config import ModelConfig, PropertyScale
-from gnn.models.model import Model
+from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
 from gnn.structures.properties import PropertySpec
 from gnn.training.config import PresetName, TrainConfig, describe_validation, run_digest
+from gnn.training.data import TrainingData
+from gnn.training.ema import copy_weights
+from gnn.training.finetune import Start, additions, continued, grown, settled, unsettled
 from gnn.training.losses import Scales, Wanted
 
 PRESET_CUTOFF: dict[PresetName, float] = {"small": 5.0, "default": 5.0, "accurate": 6.0}
 DEFAULT_LR, TUNING_LR = 2e-2, 2e-3
 """Peak learning rates: weights are of order one, so it is large; from a trained model's weights it is smaller."""
+MOST_NAMED = 12
+"""Elements that are named one by one."""
 SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
 FEWEST_ATOMS = 64
 """A batch of fewer atoms costs as much as one of this size."""
@@ -35,15 +41,6 @@ FROM_DATA = (
     "property_scales",
 )
 """What the data decide about an architecture; a user's override of these would break it."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Weights to start from: the architecture they belong to, their sha256, and how they fit a new model."""
-
-    model: ModelConfig
-    sha256: str
-    weights: Callable[[Model], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -64,31 +61,28 @@ class Recipe:
     initial_weights: Callable[[Model], dict[str, Tensor]] | None = None
 
 
-def cutoff_of(config: TrainConfig) -> float:
-    """The cutoff (Å) that the data are preprocessed with."""
-    return config.data.cutoff or PRESET_CUTOFF[config.preset]
+def cutoff_of(config: TrainConfig, start: ModelConfig | None = None) -> float:
+    """The cutoff (Å) that the data are preprocessed with: as configured, else the start's, else the preset's."""
+    return config.data.cutoff or (PRESET_CUTOFF[config.preset] if start is None else start.cutoff)
 
 
-def resolve(config: TrainConfig, graph_set: GraphSet, start: Start | None = None) -> Recipe:
+def resolve(
+    config: TrainConfig, graph_set: GraphSet, start: Start | None = None, data: TrainingData | None = None
+) -> Recipe:
     """Fill what the configuration leaves open.
+
+    `data` is looked at only where a start lacks elements or theories, for their reference energies.
 
     Raises:
         InputError: an override is unknown or contradicts the data, or the start does not fit the data.
     """
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
+    if start is not None and data is not None:
+        model = with_settled_references(model, start, data, max_atoms)
     lr = config.optimiser.lr or (DEFAULT_LR if start is None else TUNING_LR)
     statistics = graph_set.statistics
     wanted = Wanted(forces=statistics.force_rms is not None, stress=statistics.stress_rms is not None)
-    remarks = (
-        f"{graph_set.split_counts['train']} training, {graph_set.split_counts.get('valid', 0)} validation, "
-        f"{graph_set.split_counts.get('test', 0)} test structures; {len(model.elements)} elements; "
-        f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
-        f"family {model.family}, preset {config.preset}: {model.channels} channels, {model.layers} layers, "
-        f"correlation {model.correlation}, hidden l ≤ {model.hidden_l_max}",
-        f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV",
-        f"learning rate {lr:g}; {batch_remark}",
-    )
     return Recipe(
         config=config,
         model=model,
@@ -97,9 +91,53 @@ def resolve(config: TrainConfig, graph_set: GraphSet, start: Start | None = None
         scales=scales_of(model, graph_set),
         wanted=wanted,
         header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256),
-        remarks=remarks,
-        initial_weights=None if start is None else start.weights,
+        remarks=remarks_on(config, model, graph_set, start, f"learning rate {lr:g}; {batch_remark}"),
+        initial_weights=None if start is None else partial(grown, start),
     )
+
+
+def remarks_on(
+    config: TrainConfig, model: ModelConfig, graph_set: GraphSet, start: Start | None, batches: str
+) -> tuple[str, ...]:
+    """What was taken from where, for people."""
+    counts, statistics = graph_set.split_counts, graph_set.statistics
+    known = ", ".join(graph_set.elements) if len(graph_set.elements) <= MOST_NAMED else f"{len(graph_set.elements)}"
+    size = (
+        f"{model.channels} channels, {model.layers} layers, correlation {model.correlation}, "
+        f"hidden l ≤ {model.hidden_l_max}"
+    )
+    begun = () if start is None else (_begun(start, graph_set),)
+    return (
+        f"{counts['train']} training, {counts.get('valid', 0)} validation, {counts.get('test', 0)} test structures "
+        f"of {statistics.n_atoms / max(statistics.n_structures, 1):.0f} atoms; elements {known}; "
+        f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
+        f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
+        *begun,
+        f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV",
+        f"{batches}{_processes(config)}; {config.optimiser.kind}",
+    )
+
+
+def _begun(start: Start, graph_set: GraphSet) -> str:
+    added = additions(start, graph_set, trained_properties(graph_set))
+    kept = "weights, energy scale and reference energies of --init"
+    fitted = ", ".join(f"{theory}: {', '.join(names)}" for theory, names in unsettled(start, graph_set).items())
+    return f"{kept}; added: {added}" + (f"; references fitted to what it leaves over of {fitted}" if fitted else "")
+
+
+def _processes(config: TrainConfig) -> str:
+    return f", one in each of {config.devices} processes" if config.devices > 1 else ""
+
+
+def with_settled_references(model: ModelConfig, start: Start, data: TrainingData, max_atoms: int) -> ModelConfig:
+    """The architecture with reference energies for what the start does not know."""
+    wanted = unsettled(start, data.graph_set)
+    if not wanted:
+        return model
+    network = build_model(model)
+    copy_weights(network, grown(start, network))
+    references = settled(network, data.batches("train", max_atoms, shuffle=True), wanted)
+    return model.model_copy(update={"references": references})
 
 
 def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) -> ModelConfig:
@@ -110,7 +148,9 @@ def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) 
     """
     check_overrides(config)
     if start is not None:
-        return continued(start.model, config, graph_set)
+        if config.model:
+            raise InputError(f"model.{min(config.model)}: the architecture of --init cannot be changed")
+        return continued(start, graph_set, trained_properties(graph_set), property_scales(graph_set))
     return _validated({**_preset(config), **config.model, **from_data(graph_set)})
 
 
@@ -150,28 +190,6 @@ def from_data(graph_set: GraphSet) -> dict[str, Any]:
         "properties": trained_properties(graph_set),
         "property_scales": property_scales(graph_set),
     }
-
-
-def continued(model: ModelConfig, config: TrainConfig, graph_set: GraphSet) -> ModelConfig:
-    """The start's architecture with this data's reference energies; scale and widths stay.
-
-    Raises:
-        InputError: other elements, theories or cutoff than the start knows, or overrides of its architecture.
-    """
-    if config.model:
-        raise InputError(f"model.{min(config.model)}: the architecture of --init cannot be changed")
-    unknown = sorted(set(graph_set.elements) - set(model.elements))
-    if unknown:
-        raise InputError(f"--init knows no {', '.join(unknown)} (it knows {', '.join(model.elements)})")
-    if abs(graph_set.cutoff - model.cutoff) > 1e-9:
-        raise InputError(f"--init has cutoff {model.cutoff:g} Å, the graphs {graph_set.cutoff:g} Å; set data.cutoff")
-    strangers = sorted(set(graph_set.theories) - set(model.theories))
-    if strangers:
-        raise InputError(f"--init knows no theory {strangers[0]!r} (it knows {', '.join(model.theories)})")
-    unlearnt = sorted(set(graph_set.properties) - set(model.properties))
-    if unlearnt:
-        raise InputError(f"--init has no head for the property {unlearnt[0]!r}")
-    return model
 
 
 def energy_scale(graph_set: GraphSet) -> float:

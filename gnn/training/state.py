@@ -20,7 +20,7 @@ from gnn.files import file_sha256, write_atomically, write_text
 
 STATE_VERSION = 1
 STATE_NAME = "state.json"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum")
 
 
 class EpochRecord(BaseModel):
@@ -35,6 +35,16 @@ class EpochRecord(BaseModel):
     train: dict[str, float]
     valid: dict[str, float] = Field(default_factory=dict)
     lr: float
+
+    def curves(self) -> dict[str, float]:
+        """The record as names of curves."""
+        return {
+            **{f"train/{name}": value for name, value in self.train.items()},
+            **{f"valid/{name}": value for name, value in self.valid.items()},
+            "lr": self.lr,
+            "epoch": float(self.epoch),
+            "elapsed_s": self.elapsed_s,
+        }
 
 
 class TrainState(BaseModel):
@@ -138,7 +148,9 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: dict[int, str]) -
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Put moments back, each on its parameter's device."""
     for name, parameter in parameters.items():
         found = {m: tensors[f"{name}.{m}"] for m in MOMENTS if f"{name}.{m}" in tensors}

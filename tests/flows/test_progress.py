@@ -9,7 +9,7 @@ import pytest
 
 from flows import progress as module
 from flows.progress import TrainingBars, described, progress_to_file, read_progress, remaining
-from gnn.training.loop import Progress
+from gnn.training.outcome import Progress
 
 HALF = Progress(
     epoch=3, step=40, progress=0.5, elapsed_s=90.0, lr=0.01, train={"loss": 0.1234},

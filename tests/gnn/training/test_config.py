@@ -12,11 +12,11 @@ import torch
 
 from gnn.errors import InputError
 from gnn.graphs.graph_set import PropertyStatistics
-from gnn.models.model import build_model
 from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
+from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import Start, cutoff_of, resolve
+from gnn.training.resolve import cutoff_of, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -119,28 +119,13 @@ def test_a_property_without_labels_gets_no_head(copper: Any, tiny_config: Callab
 def test_a_start_gives_its_weights(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
     first = train(resolve(tiny_config(epochs=8), copper.graph_set), copper, run_folder)
     weights = dict(first.model.named_parameters())
-    start = Start(first.model.config, "sha", lambda _: weights)
+    start = Start(first.model.config, "sha", weights)
     again = train(
         resolve(tiny_config(epochs=1, model={}, optimiser={"lr": 1e-9}), copper.graph_set, start),
         copper, run_folder.with_name("again"),
     )  # fmt: skip
     for name, value in again.model.named_parameters():
         torch.testing.assert_close(value, weights[name], rtol=1e-5, atol=1e-6)
-
-
-def test_a_start_that_does_not_fit_is_refused(copper: Any, tiny_config: Callable[..., Any]) -> None:
-    model = resolve(tiny_config(), copper.graph_set).model
-    weights = dict(build_model(model).named_parameters())
-    cases = {
-        "knows no Cu": model.model_copy(update={"elements": ["Al"]}),
-        "cutoff": model.model_copy(update={"cutoff": 5.0}),
-        "knows no theory": model.model_copy(update={"theories": ["other"]}),
-    }
-    for words, config in cases.items():
-        with pytest.raises(InputError, match=words):
-            resolve(tiny_config(model={}), copper.graph_set, Start(config, "s", lambda _: weights))
-    with pytest.raises(InputError, match="cannot be changed"):
-        resolve(tiny_config(), copper.graph_set, Start(model, "s", lambda _: weights))
 
 
 def test_curves_survive_a_torn_line_and_repeated_points(tmp_path: Path) -> None:

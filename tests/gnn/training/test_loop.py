@@ -11,7 +11,9 @@ import torch
 
 from gnn.errors import InputError, SluiceError
 from gnn.training import state as disk
-from gnn.training.loop import Progress, Trainer, train, validation_score
+from gnn.training.loop import Trainer, train
+from gnn.training.outcome import Progress
+from gnn.training.selection import last_is_kept, validation_score
 from gnn.training.tracker import NullTracker
 
 
@@ -135,20 +137,20 @@ def test_time_counts_over_resumes(copper: Any, tiny_recipe: Callable[..., Any], 
 def test_a_nonfinite_loss_is_skipped_and_counted_then_stops(
     copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gnn.training import loop
+    from gnn.training import step
 
-    real, calls = loop.total_loss, []
+    real, calls = step.total_loss, []
 
     def spoilt(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (float("nan") if len(calls) == 2 else 1.0)
 
-    monkeypatch.setattr(loop, "total_loss", spoilt)
+    monkeypatch.setattr(step, "total_loss", spoilt)
     outcome = train(tiny_recipe(), copper, run_folder)
     assert outcome.bad_steps == 1
     assert all(torch.isfinite(value).all() for value in outcome.model.parameters())
 
-    monkeypatch.setattr(loop, "total_loss", lambda *args: real(*args) * float("nan"))
+    monkeypatch.setattr(step, "total_loss", lambda *args: real(*args) * float("nan"))
     with pytest.raises(SluiceError, match=r"not finite 5 times.*lower optimiser.lr"):
         train(tiny_recipe(), copper, run_folder.with_name("bad"))
 
@@ -187,3 +189,28 @@ def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
     assert validation_score(metrics) == pytest.approx(
         0.5 * (torch.tensor(10.0).log() + torch.tensor(1000.0).log()).item()
     )
+
+
+def test_the_last_weights_are_kept_unless_earlier_ones_were_clearly_better() -> None:
+    best = float(torch.tensor(10.0).log())
+    assert last_is_kept(best, best, 1000)
+    assert last_is_kept(float(torch.tensor(10.3).log()), best, 100)
+    assert not last_is_kept(float(torch.tensor(10.3).log()), best, 1000)
+    assert not last_is_kept(float(torch.tensor(15.0).log()), best, 4)
+
+
+@pytest.mark.parametrize(("worse_by", "kept"), [(1.01, "last"), (3.0, "earlier")])
+def test_an_overfitted_training_gives_its_earlier_weights(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, worse_by: float, kept: str
+) -> None:
+    trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
+    trainer._start_clocks()
+    trainer._record(trainer._validate())
+    earlier = {name: value.clone() for name, value in trainer.best.items()}
+    for value in trainer.ema.weights.values():
+        value.add_(1e-6)
+    metrics = {name: worse_by * value for name, value in trainer.state.best_metrics.items()}
+    trainer._record(metrics)
+    trainer._prefer_last()
+    assert same(earlier, trainer.best) == (kept == "earlier")
+    assert (trainer.state.best_metrics == metrics) == (kept == "last")

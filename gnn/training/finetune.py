@@ -1,0 +1,213 @@
+"""Training that starts from a trained model: its architecture, its weights and its reference energies go on.
+
+What the start knows stays as it is, so that step 0 gives its energies: weights, scale, references of known levels of
+theory. What it does not know is added: a new element begins as the mean of the known ones, a new level of theory with
+the readout of the start's first one. Their reference energies are fitted to what the start leaves over, E - E_start
+("estimated" in MACE), unless both start and data have isolated atoms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from gnn.errors import InputError
+from gnn.graphs.batch import Batch
+from gnn.graphs.graph_set import GraphSet
+from gnn.models.config import ModelConfig, PropertyScale
+from gnn.models.element_weights import ElementWeights
+from gnn.models.model import Model, build_model
+from gnn.structures.properties import PropertySpec
+
+MOST_STRUCTURES = 500
+"""Training structures that reference energies are fitted to."""
+
+References = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained model to start from: architecture, sha256 and named weights, and where its references come from."""
+
+    model: ModelConfig
+    sha256: str
+    weights: dict[str, Tensor]
+    reference_sources: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def base(self, theory: str) -> str:
+        """The level of theory whose readout and references `theory` begins with."""
+        return theory if theory in self.model.theories else self.model.theories[0]
+
+    def network(self) -> Model:
+        """The model itself."""
+        model = build_model(self.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.weights[name])
+        return model
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What the data hold and the start does not know."""
+
+    elements: list[str]
+    theories: list[str]
+    properties: list[str]
+
+    def __str__(self) -> str:
+        parts = [("elements", self.elements), ("theories", self.theories), ("properties", self.properties)]
+        return "; ".join(f"{name} {', '.join(found)}" for name, found in parts if found) or "nothing"
+
+
+def additions(start: Start, graph_set: GraphSet, properties: Iterable[str]) -> Additions:
+    """Elements, theories and trained properties of the data that the start does not know."""
+    known = start.model
+    return Additions(
+        elements=sorted(set(graph_set.elements) - set(known.elements)),
+        theories=[theory for theory in graph_set.theories if theory not in known.theories],
+        properties=sorted(set(properties) - set(known.properties)),
+    )
+
+
+def continued(
+    start: Start, graph_set: GraphSet, properties: dict[str, PropertySpec], scales: dict[str, PropertyScale]
+) -> ModelConfig:
+    """The start's architecture for this data: its elements and the new ones, the data's theories and properties.
+
+    A theory or a property that the data have no labels of would change unnoticed with the shared weights; it is left
+    out. Known properties keep their scales.
+
+    Raises:
+        InputError: another cutoff.
+    """
+    known = start.model
+    if abs(graph_set.cutoff - known.cutoff) > 1e-9:
+        raise InputError(f"--init has cutoff {known.cutoff:g} Å, the graphs {graph_set.cutoff:g} Å; set data.cutoff")
+    added = additions(start, graph_set, properties)
+    return known.model_copy(
+        update={
+            "elements": [*known.elements, *added.elements],
+            "theories": list(graph_set.theories),
+            "references": first_references(start, graph_set),
+            "properties": properties,
+            "property_scales": {n: known.property_scales.get(n, scale) for n, scale in scales.items()},
+        }
+    )
+
+
+def first_references(start: Start, graph_set: GraphSet) -> References:
+    """References before any fit: the start's where it has them, else the data's; isolated atoms win in a new theory."""
+    found: References = {}
+    for theory in graph_set.theories:
+        own = dict(graph_set.references[theory].energies)
+        inherited = start.model.references.get(start.base(theory), {})
+        fitted = set(unsettled(start, graph_set).get(theory, []))
+        isolated_theory = theory not in start.model.theories and not fitted
+        found[theory] = {**inherited, **own} if isolated_theory else {**own, **inherited}
+    return found
+
+
+def unsettled(start: Start, graph_set: GraphSet) -> dict[str, list[str]]:
+    """By theory, the elements whose references must be fitted to what the start leaves over."""
+    found = {}
+    for theory in graph_set.theories:
+        given, base = graph_set.references[theory], start.base(theory)
+        theirs = start.reference_sources.get(base, {})
+        inherited = theory in start.model.theories
+        unknown = [e for e in graph_set.elements if not (inherited and e in start.model.elements)]
+        isolated = {"isolated"} == {theirs.get(e, "fitted") for e in start.model.elements} | {
+            given.source.get(e, "fitted") for e in unknown
+        }
+        if unknown and not isolated:
+            found[theory] = unknown
+    return found
+
+
+def settled(model: Model, batches: Iterable[Batch], wanted: dict[str, list[str]]) -> References:
+    """The model's references with those of the `wanted` elements shifted so that E - E_model is least on the batches.
+
+    Least squares of smallest norm: an element that the structures do not tell apart from others shares their shift.
+    """
+    config = model.config
+    references = {theory: dict(energies) for theory, energies in config.references.items()}
+    rows: dict[str, list[tuple[Tensor, float]]] = {theory: [] for theory in config.theories}
+    seen = 0
+    for batch in batches:
+        for index, counts, rest in _left_over(model, batch):
+            rows[config.theories[index]].append((counts, rest))
+        seen += batch.n_structures
+        if seen >= MOST_STRUCTURES:
+            break
+    for theory, elements in wanted.items():
+        for element, shift in _shifts(rows[theory], elements).items():
+            references[theory][element] = references[theory].get(element, 0.0) + shift
+    return references
+
+
+def _left_over(model: Model, batch: Batch) -> list[tuple[int, Tensor, float]]:
+    """Theory, atoms by atomic number and E - E_model of each structure with an energy."""
+    if batch.labels is None:
+        return []
+    energy = model.predict(batch, forces=False, stress=False).energy
+    rest = (batch.labels.energy - energy).tolist()
+    counts = torch.zeros(batch.n_structures, len(chemical_symbols), dtype=torch.float64)
+    counts.index_put_((batch.structure, batch.numbers), torch.ones(len(batch.numbers)).double(), accumulate=True)
+    known = batch.labels.energy_mask.nonzero().flatten().tolist()
+    return [(int(batch.theory[k]), counts[k], rest[k]) for k in known]
+
+
+def _shifts(rows: list[tuple[Tensor, float]], elements: list[str]) -> dict[str, float]:
+    if not rows:
+        return {}
+    columns = [chemical_symbols.index(element) for element in elements]
+    counts = torch.stack([counts for counts, _ in rows])[:, columns].numpy()
+    solution, *_ = np.linalg.lstsq(counts, np.array([rest for _, rest in rows]), rcond=1e-8)
+    return {element: float(shift) for element, shift in zip(elements, solution, strict=True)}
+
+
+def grown(start: Start, model: Model) -> dict[str, Tensor]:
+    """The start's weights in the shapes of `model`, whose own stand where the start has none.
+
+    Raises:
+        InputError: a weight has another shape for another reason than new elements or theories.
+    """
+    parent = start.network()
+    found = {name: value.detach().clone() for name, value in model.named_parameters()}
+    theirs = dict(parent.named_parameters())
+    tables = {name: part for name, part in model.named_modules() if isinstance(part, ElementWeights)}
+    for name, value in found.items():
+        owner, _, leaf = name.rpartition(".")
+        if name not in theirs or (owner in tables and leaf != "element"):
+            continue
+        if owner in tables:
+            _grow_table(found, owner, parent.get_submodule(owner), tables[owner])
+        elif name.startswith("energy_head.") and not name.endswith("hidden.weight"):
+            found[name] = theirs[name].detach()[:, _theory_columns(start, model.config)]
+        elif value.shape == theirs[name].shape:
+            found[name] = theirs[name].detach().clone()
+        else:
+            raise InputError(f"--init: {name} has shape {list(theirs[name].shape)}, here {list(value.shape)}")
+    return found
+
+
+def _theory_columns(start: Start, config: ModelConfig) -> list[int]:
+    return [start.model.theories.index(start.base(theory)) for theory in config.theories]
+
+
+def _grow_table(found: dict[str, Tensor], owner: str, parent: nn.Module, table: ElementWeights) -> None:
+    """w_z = a_z v / √rank for the old elements as it was; new rows of v stay, and all begin with a = 0 for them."""
+    old_element, old_vector = parent.get_parameter("element").detach(), parent.get_parameter("vector").detach()
+    element = torch.zeros_like(table.element)
+    rows, rank = old_element.shape
+    element[:rows, :rank] = old_element * math.sqrt(table.rank / rank)
+    element[rows:] = element[:rows].mean(dim=0)
+    vector = table.vector.detach().clone()
+    vector[:rank] = old_vector
+    found[f"{owner}.element"], found[f"{owner}.vector"] = element, vector

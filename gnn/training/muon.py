@@ -1,0 +1,67 @@
+"""Muon: momentum whose steps are orthogonal matrices, so that no direction of a weight matrix is left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients a, b, c of X -> aX + b(XXᵀ)X + c(XXᵀ)²X (K. Jordan, kellerjordan.github.io/posts/muon, 2024)."""
+ITERATIONS = 5
+RMS = 0.2
+"""Root mean square of an entry of a step over the learning rate, as of AdamW's steps (arXiv:2502.16982, sec. 2.2)."""
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """U Vᵀ of M = U S Vᵀ, roughly: Newton–Schulz takes all singular values to between 0.7 and 1.2.
+
+    Shapes: (..., n, m), each matrix by itself; zero stays zero.
+    """
+    a, b, c = QUINTIC
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-20)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """w -= lr · 0.2 √max(n, m) · orthogonalised(g + β·M), M = β·M + g (Nesterov), after decoupled weight decay.
+
+    For weight matrices inside a network, batches of matrices included. The factor makes the entries of a step as large
+    as AdamW's, so that one learning rate suits both (Liu et al., arXiv:2502.16982). State: `momentum` of each weight.
+
+    Raises:
+        ValueError: a parameter is no matrix.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            if any(parameter.ndim < 2 for parameter in group["params"]):
+                raise ValueError("Muon is for matrices; give vectors to AdamW")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step of every parameter that has a gradient."""
+        if closure is not None:
+            raise ValueError("Muon evaluates no closure")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        direction = orthogonalised(gradient.add(momentum, alpha=group["momentum"]))
+        size = RMS * math.sqrt(max(parameter.shape[-2:]))
+        parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)

@@ -1,0 +1,201 @@
+"""Training from a trained model: step 0 is its parent, whatever the data add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gnn.errors import InputError
+from gnn.graphs.batch import Batch
+from gnn.graphs.graph_set import PropertyStatistics
+from gnn.models.model import Model, build_model
+from gnn.structures.properties import PropertySpec
+from gnn.training.ema import copy_weights
+from gnn.training.finetune import Start, unsettled
+from gnn.training.loop import train
+from gnn.training.resolve import TUNING_LR, Recipe, resolve
+
+THEORY = "emt/ase"
+ISOLATED = {THEORY: {"Al": "isolated", "Cu": "isolated"}}
+
+
+@pytest.fixture
+def start(copper: Any, tiny_recipe: Callable[..., Any]) -> Start:
+    """A network of Al and Cu with weights of its own, and references unlike those of the data."""
+    model = tiny_recipe().model.model_copy(update={"references": {THEORY: {"Al": -1.5, "Cu": 0.5}}})
+    weights = {name: value.detach() for name, value in build_model(model, seed=7).named_parameters()}
+    return Start(model, "sha", weights, ISOLATED)
+
+
+@pytest.fixture
+def begin(tiny_config: Callable[..., Any]) -> Callable[..., tuple[Model, Recipe]]:
+    """A maker of the model that a fine-tuning has before its first step."""
+
+    def make(start: Start, data: Any, **changes: Any) -> tuple[Model, Recipe]:
+        recipe = resolve(tiny_config(model={}, **changes), data.graph_set, start, data)
+        model = build_model(recipe.model, seed=3)
+        copy_weights(model, recipe.initial_weights(model))
+        return model, recipe
+
+    return make
+
+
+def whole(data: Any, split: str = "train") -> Batch:
+    return next(data.batches(split, 10_000, shuffle=False))
+
+
+def with_theories(data: Any, theories: list[str], references: dict[str, dict[str, float]]) -> Any:
+    """The data relabelled: every graph has the last theory; the source of all references is a fit."""
+    known = data.graph_set.references[THEORY]
+    found = {
+        t: known.model_copy(update={"energies": references[t], "source": dict.fromkeys(references[t], "fitted")})
+        for t in theories
+    }
+    held = {split: [replace(g, theory=theories[-1]) for g in graphs] for split, graphs in data.held.items()}
+    return replace(
+        data, held=held, graph_set=data.graph_set.model_copy(update={"theories": theories, "references": found})
+    )
+
+
+def test_step_zero_is_the_parent_whatever_references_the_data_have(
+    copper: Any, start: Start, begin: Callable[..., Any]
+) -> None:
+    data = with_theories(copper, [THEORY], {THEORY: {"Al": 100.0, "Cu": -100.0}})
+    model, recipe = begin(start, data)
+    batch = whole(copper)
+    mine, parents = model.predict(batch), start.network().predict(batch)
+    assert torch.equal(mine.energy, parents.energy)
+    assert torch.equal(mine.forces, parents.forces)
+    assert recipe.model.references == start.model.references
+    assert recipe.lr == TUNING_LR
+    assert "as --init" in recipe.remarks[1]
+    assert "added: nothing" in recipe.remarks[2]
+
+
+def test_the_first_validation_of_a_training_is_the_parents(
+    copper: Any, start: Start, tiny_config: Callable[..., Any], run_folder: Path
+) -> None:
+    from gnn.training.evaluation import evaluate
+
+    recipe = resolve(tiny_config(model={}, epochs=1), copper.graph_set, start, copper)
+    outcome = train(recipe, copper, run_folder)
+    parents = evaluate([start.network()], [whole(copper, "valid")]).headline()
+    assert outcome.curve[0].step == 0
+    assert outcome.curve[0].valid == pytest.approx(parents, rel=1e-4)
+
+
+def test_a_new_theory_starts_with_the_parents_energies_and_fitted_references(
+    copper: Any, start: Start, begin: Callable[..., Any]
+) -> None:
+    theories = ["new/code", THEORY]
+    data = with_theories(copper, theories, {t: {"Al": 7.0, "Cu": 3.0} for t in theories})
+    held = {split: [replace(g, theory="new/code") for g in graphs] for split, graphs in data.held.items()}
+    parent = start.network()
+    shifted = {
+        split: [replace(g, energy=float(parent.predict(batch_of(copper, g)).energy) + 4.0 * g.n_atoms) for g in graphs]
+        for split, graphs in held.items()
+    }
+    model, recipe = begin(start, replace(data, held=shifted))
+    assert recipe.model.theories == theories
+    batch = whole(replace(data, held=shifted))
+    error = (model.predict(batch).energy - batch.labels.energy) / batch.n_atoms
+    assert float(error.abs().max()) < 1e-3
+    assert recipe.model.references["new/code"] == pytest.approx({"Al": 2.5, "Cu": 4.5}, abs=1e-3)
+    # the theory that both know is untouched
+    old = replace(batch, theory=torch.ones_like(batch.theory))
+    torch.testing.assert_close(
+        model.predict(old).energy, parent.predict(replace(batch, theory=torch.zeros_like(batch.theory))).energy
+    )
+    assert "references fitted" in recipe.remarks[2]
+
+
+def batch_of(data: Any, graph: Any) -> Batch:
+    from gnn.graphs.collate import collate
+
+    return collate([replace(graph, theory=THEORY)], [THEORY])
+
+
+def test_isolated_atoms_on_both_sides_need_no_fit(copper: Any, start: Start) -> None:
+    references = copper.graph_set.references[THEORY]
+    graph_set = copper.graph_set.model_copy(update={"theories": ["new/code"], "references": {"new/code": references}})
+    assert unsettled(start, graph_set) == {}
+    assert unsettled(replace(start, reference_sources={}), graph_set) == {"new/code": ["Al", "Cu"]}
+
+
+def test_new_elements_leave_the_known_ones_as_they_were(
+    copper: Any, tiny_recipe: Callable[..., Any], begin: Callable[..., Any]
+) -> None:
+    small = tiny_recipe().model.model_copy(update={"elements": ["Cu"], "references": {THEORY: {"Cu": 0.5}}})
+    weights = {name: value.detach() for name, value in build_model(small, seed=7).named_parameters()}
+    start = Start(small, "sha", weights)
+    model, recipe = begin(start, copper)
+    assert recipe.model.elements == ["Cu", "Al"]
+    assert "elements Al" in recipe.remarks[2]
+    pure = [g for g in copper.held["train"] if set(g.numbers.tolist()) == {29}]
+    for graph in pure:
+        batch = batch_of(copper, graph)
+        mine, parents = model.predict(batch), start.network().predict(batch)
+        assert float((mine.energy - parents.energy).abs()) < 1e-3 * graph.n_atoms
+        torch.testing.assert_close(mine.forces, parents.forces, rtol=1e-4, atol=1e-4)
+    mixed = whole(copper)
+    rest = (mixed.labels.energy - model.predict(mixed).energy)[torch.tensor(_with_al(copper))]
+    assert abs(float(rest.mean())) < 0.05
+    model.predict(mixed, training=True).energy.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def _with_al(data: Any) -> list[bool]:
+    return [13 in graph.numbers for graph in data.held["train"]]
+
+
+def test_a_new_property_gets_a_head_and_a_lost_one_goes(copper: Any, start: Start, begin: Callable[..., Any]) -> None:
+    spec = PropertySpec(unit="eV")
+    statistics = copper.graph_set.statistics.model_copy(
+        update={"properties": {"gap": PropertyStatistics(n=16, mean=2.0, std=0.5)}}
+    )
+    data = replace(
+        copper, graph_set=copper.graph_set.model_copy(update={"properties": {"gap": spec}, "statistics": statistics})
+    )
+    model, recipe = begin(start, data)
+    assert list(model.property_heads) == ["gap"]
+    assert recipe.model.property_scales["gap"].mean == 2.0
+    assert torch.equal(model.predict(whole(copper)).energy, start.network().predict(whole(copper)).energy)
+    known = {name: value.detach() for name, value in model.named_parameters()}
+    again, _ = begin(Start(recipe.model, "sha", known, ISOLATED), copper)
+    assert not again.property_heads
+
+
+def test_theories_without_data_are_left_out(copper: Any, start: Start, begin: Callable[..., Any]) -> None:
+    config = start.model.model_copy(
+        update={
+            "theories": ["other", THEORY],
+            "references": {"other": {"Al": 9.0, "Cu": 9.0}, **start.model.references},
+        }
+    )
+    two = Start(config, "sha", {n: v.detach() for n, v in build_model(config, 5).named_parameters()}, ISOLATED)
+    model, recipe = begin(two, copper)
+    assert recipe.model.theories == [THEORY]
+    batch = whole(copper)
+    expected = two.network().predict(replace(batch, theory=torch.ones_like(batch.theory))).energy
+    np.testing.assert_allclose(model.predict(batch).energy.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_what_cannot_go_on_is_refused(copper: Any, start: Start, tiny_config: Callable[..., Any]) -> None:
+    far = replace(start, model=start.model.model_copy(update={"cutoff": 5.0}))
+    with pytest.raises(InputError, match="cutoff 5 Å, the graphs 4 Å"):
+        resolve(tiny_config(model={}), copper.graph_set, far)
+    with pytest.raises(InputError, match="cannot be changed"):
+        resolve(tiny_config(), copper.graph_set, start)
+
+
+def test_the_start_decides_the_cutoff(start: Start, tiny_config: Callable[..., Any]) -> None:
+    from gnn.training.resolve import cutoff_of
+
+    assert cutoff_of(tiny_config(), start.model) == 4.0
+    assert cutoff_of(tiny_config(data={"cutoff": 6.0}), start.model) == 6.0
