@@ -9,6 +9,7 @@ import shutil
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,10 @@ CHECKPOINT_VERSION = 1
 WEIGHTS_NAME, MANIFEST_NAME, CARD_NAME = "model.safetensors", "model.json", "README.md"
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_HEADER_BYTES = 64 << 20
+MAX_DEPTH = 100
+"""Layers that no sound network exceeds."""
+SLACK, SMALL_MODEL = 8, 1 << 22
+"""A network may not want matrices of more than this many times the file's numbers, or than a small model's."""
 UNITS = {"energy": "eV", "length": "Å", "force": "eV/Å", "stress": "eV/Å^3, positive = tension, xx yy zz yz xz xy"}
 SpreadKind = Literal["committee", "last_layer"]
 MEMBER, WHITENING_NAME = "member.", "calibration.whitening"
@@ -327,17 +332,35 @@ def compare_tensors(path: Path, found: dict[str, TensorInfo], expected: dict[str
 def check_size(path: Path, manifest: CheckpointManifest) -> None:
     """Refuse an architecture that is larger than the weights in the file, before its memory is taken.
 
-    Every width of a network is an axis of one of its tensors, so none can exceed the longest axis by much.
+    Every width of a network is an axis of one of its tensors, so none can exceed the longest axis by much; and no
+    matrix between two widths can hold more numbers than the whole file.
     """
     longest = max((max(info.shape, default=1) for info in manifest.tensors.values()), default=0)
-    config = manifest.model
-    widths = {"channels": config.channels, "edge_channels": config.message_channels, "layers": config.layers}
-    widths |= {"radial_hidden": max(config.radial_hidden), "readout_hidden": config.readout_hidden}
-    widths |= {"element_rank": config.element_rank, "n_radial": config.n_radial}
-    for name, width in widths.items():
-        limit = len(manifest.tensors) if name == "layers" else max(longest, 64)
-        if width > limit:
-            raise InputError(f"{path} is too small for model.{name} = {width}: its manifest was changed")
+    config, wide, deep = manifest.model, max(longest, 64), min(len(manifest.tensors), MAX_DEPTH)
+    limits = [
+        ("channels", config.channels, wide),
+        ("edge_channels", config.message_channels, wide),
+        ("radial_hidden", max(config.radial_hidden), wide),
+        ("readout_hidden", config.readout_hidden, wide),
+        ("element_rank", config.element_rank, wide),
+        ("n_radial", config.n_radial, wide),
+        ("layers", config.layers, deep),
+        ("radial_hidden", len(config.radial_hidden), deep),
+    ]
+    for name, size, limit in limits:
+        if size > limit:
+            raise InputError(f"{path} is too small for model.{name} = {size}: its manifest was changed")
+    total = sum(math.prod(info.shape) for info in manifest.tensors.values())
+    if largest_matrix(config) * config.layers > max(SLACK * total, SMALL_MODEL):
+        raise InputError(f"{path} is too small for the widths of its network: its manifest was changed")
+
+
+def largest_matrix(config: ModelConfig) -> int:
+    """Numbers in the largest weight matrix between two neighbouring widths of the network."""
+    radial = [config.n_radial, *config.radial_hidden, config.message_channels]
+    pairs = [*pairwise(radial), (config.channels, config.channels), (config.channels, config.message_channels)]
+    pairs += [(config.channels, config.readout_hidden), (config.channels, config.element_rank)]
+    return max(a * b for a, b in pairs)
 
 
 def build_member(path: Path, manifest: CheckpointManifest, tensors: dict[str, Tensor], k: int) -> Model:
