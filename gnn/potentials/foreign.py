@@ -7,9 +7,9 @@ theory is what the model was trained on; it is fixed, and so are the corrections
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from importlib import import_module, metadata
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,10 @@ PROVIDES = frozenset({"energy", "forces", "stress"})
 class CalculatorPotential:
     """An ASE calculator as a potential; structures are computed one by one, since the calculator knows nothing else.
 
+    A calculator remembers its last structure, so threads cannot share one: each thread has its own.
+
     Args:
-        make_calculator: gives the calculator; called once, when the first structure comes.
+        make_calculator: gives a calculator; called once a thread, when its first structure comes.
         theory: level of theory of its energies.
         elements: chemical symbols it knows.
         provides: of energy, forces, stress.
@@ -56,10 +58,14 @@ class CalculatorPotential:
         self.theory = theory
         self.elements = elements
         self.provides = provides
+        self._of_thread = local()
 
-    @cached_property
+    @property
     def _calculator(self) -> Calculator:
-        return self._make()
+        """The calculator of the present thread."""
+        if not hasattr(self._of_thread, "calculator"):
+            self._of_thread.calculator = self._make()
+        return self._of_thread.calculator
 
     def calculator(self) -> Calculator:
         """A calculator of its own, for use with ASE."""

@@ -71,3 +71,18 @@ def test_a_missing_package_says_what_brings_it(name: str) -> None:
 def test_models_without_published_weights_need_a_path(name: str) -> None:
     with pytest.raises(InputError, match=rf"needs a model: write foreign:{name}:PATH"):
         foreign(name)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """Shards of one process share a potential; ASE's calculators are not made for that."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    potential = foreign("emt")
+    structures = [bulk(symbol, cubic=True).repeat((k, 1, 1)) for symbol in ("Al", "Cu", "Ni", "Ag") for k in (1, 2, 3)]
+    for k, atoms in enumerate(structures):
+        atoms.rattle(0.05, seed=k)
+    calm = [potential.predict_atoms([atoms])[0].energy for atoms in structures]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            found = threads.map(lambda atoms: potential.predict_atoms([atoms])[0].energy, structures)
+            assert list(found) == pytest.approx(calm, abs=1e-12)
