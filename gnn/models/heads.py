@@ -51,17 +51,44 @@ class EnergyHead(nn.Module):
         return out.gather(1, theory.unsqueeze(1)).squeeze(1)
 
 
-class PropertyHead(nn.Module):
-    """A scalar property in its unit: mean + std · readout an atom; structures take the sum (extensive) or the mean."""
+class TheoryShift(nn.Module):
+    """What a level of theory adds to a readout that all share: nothing, until its labels say so.
 
-    def __init__(self, channels: int, layers: int, hidden: int, spec: PropertySpec, scale: PropertyScale) -> None:
+    of_theory (C + 1, T): a weight for each feature, then a constant, a column a theory.
+    """
+
+    def __init__(self, channels: int, n_theories: int) -> None:
+        super().__init__()
+        self.of_theory = nn.Parameter(torch.zeros(channels + 1, n_theories))
+        self.scale = channels**-0.5
+
+    def forward(self, features: Tensor, theory: Tensor) -> Tensor:
+        """Shapes: features (N, C), theory of each atom (N,) -> (N,)."""
+        weights, constants = self.of_theory.split([features.shape[1], 1])
+        shifts = torch.addmm(constants, features, weights * self.scale)
+        return shifts.gather(1, theory.unsqueeze(1)).squeeze(1)
+
+
+class PropertyHead(nn.Module):
+    """A scalar property in its unit: mean + std · readout an atom; structures take the sum (extensive) or the mean.
+
+    The readout is shared; where there are several levels of theory, each adds a shift of its own.
+    """
+
+    def __init__(
+        self, channels: int, layers: int, hidden: int, n_theories: int, spec: PropertySpec, scale: PropertyScale
+    ) -> None:
         super().__init__()
         self.readout = AtomReadout(channels, layers, hidden, 1)
+        self.shift = TheoryShift(channels, n_theories) if n_theories > 1 else None
         self.spec, self.scale = spec, scale
 
-    def forward(self, features: list[Tensor], structure: Tensor, n_atoms: Tensor) -> Tensor:
-        """Shapes: features (N, C) a layer -> (B,) or, for an atomic property, (N,)."""
-        atom = self.readout(features).squeeze(1) * self.scale.std + self.scale.mean
+    def forward(self, features: list[Tensor], theory: Tensor, structure: Tensor, n_atoms: Tensor) -> Tensor:
+        """Shapes: features (N, C) a layer, theory of each atom (N,) -> (B,) or, for an atomic property, (N,)."""
+        unscaled = self.readout(features).squeeze(1)
+        if self.shift is not None:
+            unscaled = unscaled + self.shift(features[-1], theory)
+        atom = unscaled * self.scale.std + self.scale.mean
         if self.spec.level == "atom":
             return atom
         total = torch.zeros(n_atoms.shape[0], dtype=atom.dtype, device=atom.device).index_add(0, structure, atom)

@@ -47,15 +47,15 @@ class Model(ExactConstants):
         super().__init__()
         self.config = config
         self.network = FAMILIES[config.family](config)
-        sizes = (config.channels, config.layers, config.readout_hidden)
-        self.energy_head = EnergyHead(*sizes, len(config.theories))
+        sizes = (config.channels, config.layers, config.readout_hidden, len(config.theories))
+        self.energy_head = EnergyHead(*sizes)
         self.property_heads = nn.ModuleDict(
             {
                 name: PropertyHead(*sizes, spec, config.property_scales.get(name, PropertyScale()))
                 for name, spec in config.properties.items()
             }
         )
-        self.zbl = ZblRepulsion() if config.zbl else None
+        self.zbl = ZblRepulsion(config.cutoff) if config.zbl else None
         self.constant("references", _reference_table(config))
         self.constant("element_index", _element_table(config))
 
@@ -74,11 +74,11 @@ class Model(ExactConstants):
         with torch.set_grad_enabled(training or slopes):
             vectors = edge_vectors(batch, batch.positions, batch.cell).detach().requires_grad_(slopes)
             features = self.network(batch, vectors, elements)
-            node_energy = self._node_energy(batch, vectors, features, elements)
+            theory = batch.theory.index_select(0, batch.structure)
+            node_energy = self._node_energy(batch, vectors, features, elements, theory)
             energy = _sum_by_structure(node_energy, batch)
-            properties = {
-                name: head(features, batch.structure, batch.n_atoms) for name, head in self.property_heads.items()
-            }
+            place = (theory, batch.structure, batch.n_atoms)
+            properties = {name: head(features, *place) for name, head in self.property_heads.items()}
         found = derivatives(energy, vectors, batch, forces=forces, stress=stress, training=training)
         kept = partial(_kept, training=training)
         return Prediction(
@@ -112,9 +112,10 @@ class Model(ExactConstants):
             )
         return elements
 
-    def _node_energy(self, batch: Batch, vectors: Tensor, features: list[Tensor], elements: Tensor) -> Tensor:
+    def _node_energy(
+        self, batch: Batch, vectors: Tensor, features: list[Tensor], elements: Tensor, theory: Tensor
+    ) -> Tensor:
         """Each atom's energy in eV, float64 (N,)."""
-        theory = batch.theory.index_select(0, batch.structure)
         energy = self.energy_head(features, theory) * self.config.energy_scale
         if self.zbl is not None:
             distance = torch.linalg.vector_norm(vectors, dim=1)

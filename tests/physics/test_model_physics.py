@@ -258,6 +258,28 @@ def test_property_heads_scale_as_their_kind_says(build: Builder, batch: Batcher,
     close(large["charge"], small["charge"].repeat(2))
 
 
+def test_theories_shift_a_property_only_where_they_were_taught(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
+    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], references={})
+    frame = batch(ethanol, ethanol)
+    frame = replace(frame, theory=torch.tensor([0, 1]))
+    untaught = model.predict(frame, forces=False, stress=False).properties
+    close(untaught["gap"][0], untaught["gap"][1])
+    with torch.no_grad():
+        model.property_heads["gap"].shift.of_theory[-1, 1] = 2.0
+    taught = model.predict(frame, forces=False, stress=False).properties
+    close(taught["gap"], untaught["gap"] + torch.tensor([0.0, 2.0]).double())
+    close(taught["charge"], untaught["charge"])
+
+
+def test_labels_of_one_theory_teach_its_shift_alone(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
+    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], references={})
+    frame = replace(batch(ethanol, ethanol), theory=torch.tensor([0, 1]))
+    model.predict(frame, training=True).properties["gap"][1].backward()
+    gradient = model.property_heads["gap"].shift.of_theory.grad
+    assert not gradient[:, 0].any()
+    assert gradient[:, 1].any()
+
+
 def test_property_heads_are_invariant(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
     model = build(properties=PROPERTIES)
     matrix = -Rotation.random(random_state=8).as_matrix()
@@ -285,6 +307,15 @@ def test_core_repulsion_keeps_atoms_apart(build: Builder, batch: Batcher) -> Non
     repulsion = cored.energy - bare.energy
     assert repulsion[0] > repulsion[1] > 0
     assert (cored.forces - bare.forces)[0, 2] < 0
+
+
+def test_forces_with_core_repulsion_are_the_slope_of_the_energy(build: Builder, batch: Batcher, alloy: Atoms) -> None:
+    model, close_pair = build(zbl=True), Atoms("CO", [[0, 0, 0], [0.1, 0.2, 0.7]])
+    frame = batch(close_pair, alloy)
+    forces = model.predict(frame).forces
+    direction = torch.tensor(np.random.default_rng(4).normal(size=forces.shape))
+    slope = _derivative(lambda t: model.predict(replace(frame, positions=frame.positions + t * direction)).energy.sum())
+    assert slope == pytest.approx(-float((forces * direction).sum()), abs=1e-6, rel=1e-8)
 
 
 @pytest.mark.long
