@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 export DO_NOT_TRACK := true
 
-.PHONY: demo test test-all check env format clean
+.PHONY: demo test test-all check audit env format clean
 
 env: $(STAMP)
 
@@ -28,10 +28,20 @@ check: env
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -m "not long and not browser and not dft"
+	$(BIN)/pytest -m "not long and not browser and not dft and not faults"
 
 test-all: check
 	$(BIN)/pytest
+
+# Known weaknesses of what is installed (asks the vulnerability database of PyPI), and its bill of materials. In an
+# environment of their own: what looks at the dependencies must not change them.
+AUDIT := $(VENV)/audit
+audit: env
+	test -x $(AUDIT)/bin/pip-audit || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
+	mkdir -p build
+	$(AUDIT)/bin/cyclonedx-py environment --output-file build/sbom.json $(BIN)/python
+	$(AUDIT)/bin/pip-audit --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 format: env
 	$(BIN)/ruff check --fix .
