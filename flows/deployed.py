@@ -32,7 +32,7 @@ def at_home() -> Iterator[Home]:
         yield home
 
 
-def cluster_of(asked: str | None) -> str:
+def cluster_of(asked: str) -> str:
     """Where shards are computed: as asked, else the worker's SLUICE_CLUSTER, else on the worker's machine."""
     return asked or os.environ.get(CLUSTER_VARIABLE) or "local"
 
@@ -44,19 +44,19 @@ def ended(text: str) -> State[None]:
 
 
 @flow(name="ingest", flow_run_name="ingest {dataset}", persist_result=False)
-def ingest(files: list[str], dataset: str, card: str | None = None, theory: str | None = None) -> State[None]:
+def ingest(files: list[str], dataset: str, card: str = "", theory: str = "") -> State[None]:
     """Read DFT files into the lake; what is there already is not added again.
 
     Args:
         files: Files, folders or globs, compressed and archived ones too; relative to the home.
         dataset: Name of the data set in the lake.
-        card: Card that says how the files are read: a name, a .toml file, or "auto".
+        card: Card that says how the files are read: a name, a .toml file, or auto. Empty: that of the data set.
         theory: Level of theory, where neither file nor card names one, as pbe/vasp-pw520.
     """
     from flows.ingest import ingest as body
 
     with at_home() as home:
-        found = body.fn(files, dataset, home, card, theory)
+        found = body.fn(files, dataset, home, card or None, theory or None)
     return ended(
         f"{found.dataset}@{found.version}: {found.rows_in} rows in = {found.kept} kept + {found.duplicates} duplicates"
         f" + {found.quarantined} quarantined; {found.files_failed} of {found.files} files failed"
@@ -70,7 +70,7 @@ def preprocess(
     split: dict[Literal["train", "valid", "test"], float] | None = None,
     split_by: Literal["group", "structure"] = "group",
     seed: int = 0,
-    cluster: str | None = None,
+    cluster: str = "",
 ) -> State[None]:
     """Turn data sets of the lake into graphs; shards that exist are reused.
 
@@ -99,12 +99,12 @@ def train(
     minutes: float | None = None,
     epochs: int | None = None,
     committee: int | None = None,
-    init: str | None = None,
+    init: str = "",
     seed: int | None = None,
     device: str = "auto",
-    cluster: str | None = None,
-    config: str | None = None,
-    changes: dict[str, Any] | None = None,
+    cluster: str = "",
+    config: str = "",
+    changes: dict[str, Any] = {},  # noqa: B006 (only read)
     even_if_unchanged: bool = False,
 ) -> State[None]:
     """Train a network, register it, and let it challenge the champion of its name.
@@ -116,8 +116,8 @@ def train(
         datasets: Data sets of the lake, NAME or NAME@VERSION.
         register_as: Name in the model registry.
         preset: Size of the network. Empty: the file's, else default.
-        minutes: Budget in minutes of wall time; give this or epochs.
-        epochs: Budget in passes over the data.
+        minutes: Budget in minutes of wall time.
+        epochs: Budget in passes over the data, instead of minutes.
         committee: Networks trained with different seeds; their spread is the uncertainty. Empty: the file's, else 1.
         init: Model whose weights to start from, as models:/NAME@champion.
         seed: Seed of weights and batch order. Empty: the file's, else 0.
@@ -132,10 +132,11 @@ def train(
     from flows.train import train as body
     from flows.unchanged import nothing_new
 
-    values = {"data": {"datasets": datasets}, "register_as": register_as, "preset": preset, "minutes": minutes,
-              "epochs": epochs, "committee": committee, "init": init, "seed": seed}  # fmt: skip
+    budget = {"epochs": epochs} if epochs else {"minutes": minutes}
+    values = {"data": {"datasets": datasets}, "register_as": register_as, "preset": preset, **budget,
+              "committee": committee, "init": init, "seed": seed}  # fmt: skip
     with at_home() as home, training_slot(accelerators(device)) as chosen:
-        checked = training_config(config, {**values, "device": chosen}, changes or {})
+        checked = training_config(config, {**values, "device": chosen}, changes)
         refuse_early(checked, home)
         if not even_if_unchanged and (reason := nothing_new(checked, home)) is not None:
             return ended(reason)
@@ -143,29 +144,35 @@ def train(
     return ended(f"models:/{found.model}/{found.model_version}: {found.epochs} epochs, {found.cpu_s:.0f} CPU s")
 
 
-def training_config(path: str | None, values: dict[str, Any], changes: dict[str, Any]) -> Any:
+def training_config(path: str, values: dict[str, Any], changes: dict[str, Any]) -> Any:
     """The file's configuration, the values that were given laid over it, then the changes.
 
     Raises:
         InputError: a value is wrong, or no budget is given.
     """
-    from flows.cli.train import configuration, given
+    from flows.cli.train import configuration
 
-    return configuration(None if path is None else Path(path), given(values), changes)
+    return configuration(Path(path) if path else None, said(values), changes)
+
+
+def said(values: dict[str, Any]) -> dict[str, Any]:
+    """What a form was filled with: nested tables without what is empty."""
+    kept = {name: said(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in kept.items() if value is not None and value not in ("", [], {})}
 
 
 @flow(name="screen", flow_run_name="screen {campaign}", persist_result=False)
 def screen(
     campaign: str,
-    name: str | None = None,
-    model: str | None = None,
-    elements: list[str] | None = None,
+    name: str = "",
+    model: str = "",
+    elements: list[str] = [],  # noqa: B006 (only read)
     budget: int | None = None,
     max_hull_distance: float | None = None,
-    changes: dict[str, Any] | None = None,
+    changes: dict[str, Any] = {},  # noqa: B006 (only read)
     one_per_version: bool = False,
     fresh: bool = False,
-    cluster: str | None = None,
+    cluster: str = "",
     workers: int | None = None,
 ) -> State[None]:
     """Run a screening campaign to its shortlist; the same parameters continue what was interrupted.
@@ -188,7 +195,7 @@ def screen(
     values = {"name": name, "model": model, "candidates": {"elements": elements}, "selection": {"budget": budget},
               "filters": {"max_hull_distance": max_hull_distance}}  # fmt: skip
     with at_home() as home:
-        overlay = campaign_changes(Path(campaign), values, changes or {}, one_per_version, home)
+        overlay = campaign_changes(Path(campaign), values, changes, one_per_version, home)
         anew = fresh and flow_run.get_run_count() in (None, 0, 1)
         found = body.fn(Path(campaign), home, cluster_of(cluster), workers, anew, show=False, changes=overlay)
     return ended(
@@ -205,9 +212,7 @@ def campaign_changes(
     Raises:
         InputError: the campaign cannot be read, or its model is no registered one where it must be.
     """
-    from flows.cli.train import given
-
-    overlay = merged(given(values), changes)
+    overlay = merged(said(values), changes)
     if not one_per_version:
         return overlay
     from flows.registry import SCHEME, find
@@ -225,11 +230,11 @@ def campaign_changes(
 def label(
     source: str,
     engine: str = "gpaw",
-    dataset: str | None = None,
+    dataset: str = "",
     relax: bool = False,
     limit: int | None = None,
     workers: int = 1,
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Any] = {},  # noqa: B006 (only read)
     retry_failed: bool = False,
 ) -> State[None]:
     """Label structures by DFT and put the results into the lake; what is labelled already is not computed again.
@@ -249,8 +254,8 @@ def label(
     from gnn.errors import SluiceError
 
     request = LabelRequest(
-        source=source, engine=engine, dataset=dataset, kind="relax" if relax else "static", limit=limit,
-        workers=workers, settings=settings or {}, retry_failed=retry_failed,
+        source=source, engine=engine, dataset=dataset or None, kind="relax" if relax else "static", limit=limit,
+        workers=workers, settings=settings, retry_failed=retry_failed,
     )  # fmt: skip
     with at_home() as home:
         found = body.fn(request, home)

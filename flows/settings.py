@@ -19,6 +19,8 @@ QUIET_DEFAULTS = {
     # the first flow without a server starts one, which takes longer than Prefect's default allows
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # how often a run says that it lives; the automation of `sluice deploy` marks those as crashed that stop
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
