@@ -152,7 +152,8 @@ def _remembered_files(settings: ServiceSettings, home: Home) -> dict[str, Path]:
     found = {}
     for field, variable in (("database_file", DATABASE), ("auth_file", AUTH)):
         named = os.environ.get(variable + FILE_SUFFIX)
-        path = Path(named).expanduser().absolute() if named else getattr(settings, field)
-        if path is not None:
-            found[field] = path if path.is_absolute() else (home.root / path).absolute()
+        if named:
+            found[field] = Path(named).expanduser().absolute()
+        elif (path := getattr(settings, field)) is not None:
+            found[field] = (home.root / path.expanduser()).absolute()
     return found

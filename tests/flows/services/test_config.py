@@ -95,6 +95,8 @@ def test_a_secret_that_cannot_be_read(tmp_path: Path, content: str | None) -> No
 def test_files_with_secrets_are_remembered_by_absolute_path(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     (home.root / "sluice.toml").write_text('[services]\nauth_file = "keys/auth"\n')
     assert read_settings(home, {}).auth_file == home.root / "keys" / "auth"
+    (home.root / "sluice.toml").write_text('[services]\nauth_file = "~/auth"\n')
+    assert read_settings(home, {}).auth_file == Path.home() / "auth"
     monkeypatch.setenv("SLUICE_AUTH_FILE", "/elsewhere/auth")
     assert read_settings(home, {}).auth_file == Path("/elsewhere/auth")
 
