@@ -214,3 +214,30 @@ def accuracy(
     words = ["sluice bench accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
     driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words))
     drive(driver, own, limit, dry_run, as_json)
+
+
+@app.command("calibration")
+@speaks_plainly
+def calibration(
+    data: DataOption,
+    minutes: Annotated[float, typer.Option(min=0.001, help="CPU minutes of every training.")] = 1.0,
+    task: Annotated[list[str] | None, typer.Option(help="Task of flows/bench/tasks.toml; three if none.")] = None,
+    member: Annotated[list[int] | None, typer.Option("--members", help="Members of the committee; repeatable.")] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Group splits, each with a training of its own.")] = 20,
+    preset: PresetOption = "small",
+    limit: LimitOption = None,
+    home: HomeOption = None,
+    results: ResultsOption = RESULTS,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Whether nominal 90 % intervals cover 90 % of held-out energies; goes on from where it was stopped."""
+    from flows.bench import calibration as bench
+    from flows.bench.drivers import Driver
+    from flows.bench.tasks import check_files, task_named
+
+    own, tasks, members = bench_home(home), tuple(task or bench.TASKS), tuple(member or (1,))
+    check_files([task_named(name) for name in tasks], data)
+    plan = bench.Plan(data, own, minutes, preset, tasks, members, splits)
+    command = f"sluice bench calibration --data DATA --minutes {minutes:g} --preset {preset}"
+    drive(Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, command), own, limit, dry_run, as_json)
