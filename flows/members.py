@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STAGE, STAGE_VERSION = "train-member", 1
 POLL_S = 0.5
+JOB_FIELDS = ("config", "home", "graphs_root", "graph_folder", "run_folder")
 CURVES_NAME, STATE_NAME = "curves.jsonl", "state.json"
 
 
@@ -99,6 +100,8 @@ def start_of(init: str | None, home: Home) -> Start | None:
 def train_members(plan: Plan, home: Home, cluster: str, tracker: Tracker, show: bool) -> list[TrainOutcome]:
     """Train one network here, or a committee on the Dask workers, each member in its own process."""
     with TrainingBars(len(plan.members), show) as bars:
+        if plan.config.devices > 1:
+            return [train_together(plan, home, tracker, bars)]
         if len(plan.members) == 1:
             return [train_here(plan.members[0], plan.data, tracker, bars)]
         return train_on_workers(plan, home, cluster, tracker, bars)
@@ -110,6 +113,19 @@ def train_here(member: Member, data: GraphData, tracker: Tracker, bars: Training
 
     set_threads(member.recipe.config.threads)
     return train_one(member.recipe, data, member.folder, tracker, lambda progress: bars.update(0, progress))
+
+
+def train_together(plan: Plan, home: Home, tracker: Tracker, bars: TrainingBars) -> TrainOutcome:
+    """Train the one network in several processes, each with a device of its own."""
+    from flows.processes import run_processes
+    from gnn.training.tracker import CurveFile
+
+    member = plan.members[0]
+    job = dict(zip(JOB_FIELDS, member_arguments(plan, member, home), strict=True))
+    with watched(plan.members, bars):
+        run_processes(job, member.folder, plan.config.devices)
+    CurveFile(member.folder / CURVES_NAME).replay(tracker, "")
+    return restored(member, plan)
 
 
 def set_threads(threads: int | None) -> None:
@@ -155,6 +171,13 @@ def member_arguments(plan: Plan, member: Member, home: Home) -> tuple[str, ...]:
 
 def train_member(config: str, home: str, graphs_root: str, graph_folder: str, run_folder: str) -> dict[str, Any]:
     """The body of a member's task, in a worker: train, and name the state it left by its sha256."""
+    outcome = train_in_folder(config, home, graphs_root, graph_folder, run_folder)
+    sha256 = file_sha256(Path(run_folder) / STATE_NAME)
+    return {"sha256": sha256, "steps": outcome.steps, "epochs": outcome.epochs}
+
+
+def train_in_folder(config: str, home: str, graphs_root: str, graph_folder: str, run_folder: str) -> TrainOutcome:
+    """Train in a process of its own, given texts and paths; curves and progress go to files in the folder."""
     from gnn.graphs.loader import GraphData
     from gnn.training.loop import train as train_one
     from gnn.training.resolve import resolve
@@ -166,8 +189,7 @@ def train_member(config: str, home: str, graphs_root: str, graph_folder: str, ru
     recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
-    return {"sha256": file_sha256(folder / STATE_NAME), "steps": outcome.steps, "epochs": outcome.epochs}
+    return train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from gnn.graphs.graph_set import Split
 from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from gnn.graphs.loader import GraphData
     from gnn.lake.table import Lake
     from gnn.models.config import ModelConfig
@@ -327,8 +329,20 @@ def refuse_early(config: TrainConfig, home: Home) -> None:
     if config.register_as is not None:
         check_name(config.register_as)
     check_overrides(config)
-    device_of(config.device)
+    check_devices(device_of(config.device), config.devices)
     start_of(config.init, home)
+
+
+def check_devices(device: torch.device, wanted: int) -> None:
+    """Refuse more processes than there are GPUs to train on.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    import torch
+
+    if device.type == "cuda" and wanted > torch.cuda.device_count():
+        raise InputError(f"devices = {wanted}, but this machine has {torch.cuda.device_count()} GPUs")
 
 
 def known_dataset(reference: str, lake: Lake) -> tuple[str, int]:

@@ -33,6 +33,9 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and batch order.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(metavar="N", help="Train in N processes that share every step, one a GPU.")
+    ] = None,
     cluster: Annotated[
         str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, threads or a Dask scheduler's address.")
     ] = "local",
@@ -51,6 +54,7 @@ def train(
         "committee": committee,
         "seed": seed,
         "device": device,
+        "devices": devices,
     }
     checked = configuration(config, options, overrides(assignments))
     from flows.settings import find_home

@@ -188,7 +188,7 @@ def grown(start: Start, model: Model) -> dict[str, Tensor]:
             continue
         if owner in tables:
             _grow_table(found, owner, parent.get_submodule(owner), tables[owner])
-        elif name.startswith("energy_head.") and not name.endswith("hidden.weight"):
+        elif leaf == "of_theory" or (owner.startswith("energy_head.") and not owner.endswith("hidden")):
             found[name] = theirs[name].detach()[:, _theory_columns(start, model.config)]
         elif value.shape == theirs[name].shape:
             found[name] = theirs[name].detach().clone()

@@ -54,8 +54,6 @@ def train(
     if data.graph_set.split_counts.get("train", 0) == 0:
         raise InputError(f"graph set {data.graph_set.graph_set_id[:16]} has no training structures")
     with replicas(recipe.config.device) as (processes, device):
-        if processes.size != recipe.config.devices:
-            raise InputError(f"devices = {recipe.config.devices}, but {processes.size} processes were started")
         if not processes.leads:
             return Trainer(recipe, data, run_folder, NullTracker(), None, processes, device).run()
         with locked(run_folder / "lock", f"training {run_folder.name}"):
@@ -113,6 +111,8 @@ class Trainer:
             self._restore(*found)
         if self.state.finished:
             return self._outcome(reused=True)
+        if self.processes.size != self.config.devices:
+            raise InputError(f"devices = {self.config.devices}, but {self.processes.size} process(es) were started")
         self.state.resumes += found is not None
         self._start_clocks()
         if self.recipe.initial_weights is not None and self.state.step == 0:

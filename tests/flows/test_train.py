@@ -248,3 +248,16 @@ def test_time_is_shared_where_members_outnumber_cores() -> None:
     assert {c.threads for c in configs} == {1}
     together = member_configs(make_config({"minutes": 6, "committee": 2}), 4, "local")
     assert [(c.minutes, c.threads) for c in together] == [(6.0, 2), (6.0, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_two_processes_train_what_one_with_double_batches_does(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.train import train
+
+    together = train(config(devices=2, batch={"max_atoms": 8}), lake_home, cluster="threads", show=False)
+    alone = train(config(batch={"max_atoms": 16}), lake_home, cluster="threads", show=False)
+    assert together.steps == alone.steps
+    assert together.sha256 != alone.sha256
+    mine, theirs = (r.metrics["test"]["force_mae_mev_per_angstrom"] for r in (together, alone))
+    assert mine == pytest.approx(theirs, rel=1e-3)

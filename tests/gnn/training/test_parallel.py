@@ -171,7 +171,7 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_processes_that_were_not_started_are_missed(
     copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
 ) -> None:
-    with pytest.raises(InputError, match="devices = 2, but 1 processes"):
+    with pytest.raises(InputError, match="devices = 2, but 1 process"):
         train(tiny_recipe(devices=2), copper, run_folder)
     with pytest.raises(InputError, match="devices or committee"):
         make_config({"epochs": 1, "devices": 2, "committee": 2})
