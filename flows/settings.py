@@ -15,6 +15,8 @@ QUIET_DEFAULTS = {
     # nothing phones home: MLflow takes only the word "true"
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # stdout belongs to results
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # the first flow without a server starts one, which takes longer than Prefect's default allows
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -41,7 +41,7 @@ def up(
     given = {
         "host": host, "address": address, "prefect_port": prefect_port, "mlflow_port": mlflow_port,
         "dask_port": dask_port, "dashboard_port": dashboard_port, "workers": workers, "runs": runs,
-        "database_file": database_file, "auth_file": auth_file,
+        "database_file": database_file and database_file.absolute(), "auth_file": auth_file and auth_file.absolute(),
     }  # fmt: skip
     home, begun = find_home(), time.monotonic()
     state, started = start(home, given, timeout, say)
