@@ -228,7 +228,7 @@ def _loaded(model: ModelPin, home: Home) -> Potential:
             f"{path} holds other weights (sha256 {found[:12]}) than the campaign began with ({model.sha256[:12]});"
             " bring them back, or start anew with --fresh"
         )
-    return load(path, theory=model.theory)
+    return load(path, theory=model.theory, device="auto")
 
 
 def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:

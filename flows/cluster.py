@@ -1,4 +1,4 @@
-"""Where shards are computed: a Dask client on this machine or on a scheduler that already runs."""
+"""Where shards are computed: a Dask client on this machine, on a scheduler that runs, or with a batch system's jobs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from flows.batch_cluster import BATCH_SYSTEMS, GPU, batch_cluster, read_cluster_settings
+from flows.gpus import VISIBLE, local_gpus
 from gnn.errors import InputError, SluiceError
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from flows.batch_cluster import Batch
 
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 10
@@ -31,8 +35,9 @@ def dask_client(cluster: str = "local", workers: int | None = None) -> Iterator[
     """A Dask client; inside an open one of the same `cluster`, that one again, so that stages share the start-up.
 
     `cluster` is "local" (processes on this machine, one thread each, on the loopback interface, without dashboard),
-    "threads" (everything inside this process: at once there, for tiny work and tests) or the address of a scheduler.
-    `workers` defaults to the cores this process may use.
+    "threads" (everything inside this process: at once there, for tiny work and tests), "slurm" or "kubernetes" (workers
+    as jobs or pods, see `flows.batch_cluster`) or the address of a scheduler. `workers` defaults to the cores this
+    process may use; each GPU gets one of them to itself.
 
     Raises:
         InputError: `cluster` is none of these, or no scheduler answers at the address.
@@ -56,9 +61,13 @@ def _connect(cluster: str, workers: int | None) -> Client:
         raise InputError(f"a cluster of {workers} workers cannot compute; give at least 1")
     if cluster in ("local", "threads"):
         return _local_client(cluster == "local", workers)
+    for kind in BATCH_SYSTEMS:
+        if cluster == kind:
+            return _batch_client(kind, workers)
     if ":" not in cluster:
         raise InputError(
-            f"unknown cluster {cluster!r}: give local, threads or the address of a Dask scheduler as tcp://HOST:8786"
+            f"unknown cluster {cluster!r}: give local, threads, {', '.join(BATCH_SYSTEMS)} or the address of a Dask"
+            " scheduler as tcp://HOST:8786"
         )
     return _remote_client(cluster)
 
@@ -72,6 +81,8 @@ def _local_client(processes: bool, workers: int | None) -> Client:
     count = workers or CPU_COUNT
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(WORKER_CONFIG)
+    if processes and (gpus := local_gpus()):
+        return Client(_gpu_cluster(gpus, max(count, len(gpus))))
     local = LocalCluster(
         n_workers=count if processes else 1,
         threads_per_worker=1 if processes else count,
@@ -82,6 +93,38 @@ def _local_client(processes: bool, workers: int | None) -> Client:
         silence_logs=logging.CRITICAL,
     )
     return Client(local)
+
+
+def _gpu_cluster(gpus: list[str], count: int) -> Any:
+    """`count` worker processes, of which the first have a GPU each and the others none."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}},
+        workers={k: {"cls": Nanny, "options": worker_options(gpus, k)} for k in range(count)},
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def worker_options(gpus: list[str], number: int) -> dict[str, Any]:
+    """Options of the worker process of that number where there are GPUs."""
+    has_one = number < len(gpus)
+    return {
+        "nthreads": 1,
+        "host": LOOPBACK,
+        "resources": {GPU: 1} if has_one else {},
+        "env": {VISIBLE: gpus[number] if has_one else ""},
+        "silence_logs": logging.CRITICAL,
+    }
+
+
+def _batch_client(kind: Batch, workers: int | None) -> Client:
+    import dask
+    from distributed import Client
+
+    settings = read_cluster_settings()
+    dask.config.set(WORKER_CONFIG)
+    return Client(batch_cluster(kind, settings, workers))
 
 
 def _remote_client(address: str) -> Client:
@@ -108,5 +151,6 @@ def _close(client: Client) -> None:
 
 
 def slots(client: Client) -> int:
-    """How many shards the client's workers can compute at once; at least 1."""
-    return max(1, sum(client.nthreads().values()))
+    """How many shards the client's workers can compute at once, those that are yet to come included; at least 1."""
+    coming = getattr(getattr(client.cluster, "_adaptive", None), "maximum", 0) or 0
+    return max(1, int(coming), sum(client.nthreads().values()))

@@ -231,13 +231,16 @@ def relax_shards(
     campaign: Campaign, ready: Prepared, client: Any, show: bool, only: Choice | None = None
 ) -> list[ShardOutcome]:
     """Every shard as one Prefect task on Dask; of those that failed, `only` the chosen ones."""
+    from flows.batch_cluster import GPU
     from flows.cluster import slots
+    from flows.gpus import gpu_slots
     from flows.rerun import left_alone, open_chosen
     from flows.shards import ShardJob, run_shards
 
     indices = list(ready.plan)
     chosen = indices if only is None else open_chosen(campaign.folder, only)
     work = work_digest(campaign.spec, campaign.model)
+    on_gpu = campaign.model.foreign is None and gpu_slots(client) > 0
     threads = max(1, cores() // slots(client)) if client.cluster is not None else 1
     jobs = [
         ShardJob(
@@ -246,6 +249,7 @@ def relax_shards(
             function=screen_shard,
             args=(str(campaign.home.root), campaign.spec.name, index, threads),
             output=campaign.folder.shards / f"{shard_name(index)}.parquet",
+            resources={GPU: 1} if on_gpu else {},
         )
         for index in chosen
     ]

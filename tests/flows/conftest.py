@@ -61,6 +61,9 @@ class FakeClient:
     def nthreads(self) -> dict[str, int]:
         return {"here": 1}
 
+    def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
+        return {"workers": {"here": {"resources": {}}}}
+
 
 @pytest.fixture
 def run_here(monkeypatch: pytest.MonkeyPatch, home: Home) -> Callable[..., Any]:
