@@ -1,12 +1,13 @@
-"""One shard of a campaign without any server: the campaign is begun and cut where that is not done yet."""
+"""A campaign without any server: one shard at a time, begun and cut where that is not done yet, and put together."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flows.campaigns import CampaignFolder, folder_of, refuse_another_spec
-from flows.cli.results import ShardResult
+from flows.campaigns import CampaignFolder, folder_of, refuse_another_spec, result_of
+from flows.cli.results import CampaignResult, ShardResult
 from flows.settings import Home
+from gnn.errors import InputError
 from gnn.files import locked
 from gnn.screening.prepare import number_planned, prepared
 from gnn.screening.shard import shard_name
@@ -38,6 +39,30 @@ def compute_shard(campaign: str, index: int, home: Home, n_shards: int | None = 
         failed=manifest.failed,
         path=home.relative(folder.shards / f"{shard_name(index)}.parquet"),
     )
+
+
+def merge_shards(campaign: str, home: Home) -> CampaignResult:
+    """Put the finished shards of a campaign together: tables, shortlist, report; nothing is computed, no server runs.
+
+    Raises:
+        InputError: no such campaign, or it was not cut into shards.
+        SluiceError: another process runs the campaign, or shards are not finished; all that is finished is written.
+    """
+    from flows.rerun import left_alone
+    from flows.screen import begin, finish, marked_if_broken, refuse_failures
+
+    folder = folder_of(campaign, home)
+    spec = folder.spec()
+    if not number_planned(folder.shards):
+        raise InputError(f"campaign {folder.name!r} was not cut into shards; compute one with `sluice shard` first")
+    with locked(folder.lock, f"campaign {folder.name}"):
+        running = begin(folder, spec, None)
+        with marked_if_broken(running):
+            ready = prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS)
+            outcomes = left_alone(folder, list(ready.plan), [])
+            finish(running, ready, outcomes)
+        refuse_failures(folder, outcomes)
+        return result_of(folder)
 
 
 def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:

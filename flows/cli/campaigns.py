@@ -10,7 +10,7 @@ from flows.cli.output import JsonOption, say, show, speaks_plainly, table
 from flows.cli.results import CampaignResult, CampaignsResult
 from flows.cli.screen import ClusterOption, FreshOption, WorkersOption, describe
 
-app = typer.Typer(help="Campaigns: list, show, rerun, cancel, report.", no_args_is_help=True)
+app = typer.Typer(help="Campaigns: list, show, rerun, merge, cancel, report.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="A campaign's name, or its TOML file.")]
 
 
@@ -82,6 +82,16 @@ def rerun(
     with terminating_like_interrupt():
         result: CampaignResult = run(spec, folder.home, cluster=cluster, workers=workers, fresh=fresh, only=only)
     show(result, json, describe)
+
+
+@app.command("merge")
+@speaks_plainly
+def merge(name: NameArgument, json: JsonOption = False) -> None:
+    """Put shards of `sluice shard` together: tables, shortlist, report; computes nothing and needs no server."""
+    from flows.campaign_shard import merge_shards
+    from flows.settings import find_home
+
+    show(merge_shards(name, find_home()), json, describe)
 
 
 @app.command("cancel")

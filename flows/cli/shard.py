@@ -19,7 +19,7 @@ def shard(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compute one shard of a campaign; `sluice screen` then finds it done. Give each batch job its own number."""
+    """Compute one shard of a campaign; give each batch job its own number. `sluice campaigns merge` ends it."""
     from flows.campaign_shard import compute_shard
     from flows.settings import find_home
 

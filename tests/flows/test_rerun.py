@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from flows.campaign_shard import compute_shard, merge_shards
 from flows.campaigns import CampaignFolder, result_of
 from flows.cli.main import app
 from flows.rerun import UNFINISHED, Choice, chosen_shards, failed_shards, parse_choice
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
+from gnn.screening.prepare import number_planned
 from gnn.screening.reopen import set_aside
 
 Run = Callable[..., Any]
@@ -176,3 +178,30 @@ def test_the_verb(broken: CampaignFolder, run_here: Run, monkeypatch: pytest.Mon
     rest = CliRunner().invoke(app, ["campaigns", "rerun", "metals", "--shards", "1", "--json"])
     assert rest.exit_code == 0, rest.output
     assert json.loads(rest.stdout)["state"] == "COMPLETED"
+
+
+# ---- put together without a server
+
+
+def test_shards_of_batch_jobs_are_put_together(run_here: Run, home: Home, campaign_file: Path) -> None:
+    total = 1
+    index = 0
+    while index < total:
+        compute_shard(str(campaign_file), index, home, n_shards=3)
+        total = number_planned(home.campaigns / "metals" / "shards")
+        index += 1
+        if index == 2:
+            with pytest.raises(SluiceError, match=r"1 of 3 shards failed, the first \(shard 2\) with not finished"):
+                merge_shards("metals", home)
+            assert result_of(CampaignFolder(home, "metals")).state == "FAILED"
+    merged = merge_shards("metals", home)
+    assert (merged.state, merged.computed, merged.shards.done) == ("COMPLETED", 0, 3)
+    whole = run_here(CampaignFolder(home, "metals").spec().model_copy(update={"name": "calm"}))
+    assert merged.funnel == whole.funnel
+    tables = [pq.read_table(home.campaigns / name / "candidates.parquet") for name in ("metals", "calm")]
+    assert tables[0].drop_columns(["cpu_s", "shard"]).equals(tables[1].drop_columns(["cpu_s", "shard"]))
+
+
+def test_a_campaign_that_was_not_cut_cannot_be_put_together(home: Home) -> None:
+    with pytest.raises(InputError, match="no campaign 'metals'"):
+        merge_shards("metals", home)
