@@ -137,6 +137,9 @@ def _remote_client(address: str) -> Client:
             f"no Dask scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`, or use"
             " --cluster local"
         ) from error
+    except TypeError as error:
+        # what distributed raises for an encrypted address without a certificate
+        raise InputError(f"the Dask scheduler at {address} wants a certificate: see docs/guide/services.md") from error
 
 
 def _close(client: Client) -> None:

@@ -10,6 +10,7 @@ from flows import cluster
 from flows.cluster import dask_client, slots
 from flows.shard_bar import ShardBar
 from flows.shards import ShardOutcome
+from gnn.errors import InputError
 
 
 def test_threads_work_in_this_process():
@@ -57,3 +58,8 @@ def test_without_a_terminal_a_line_comes_now_and_then(capsys, monkeypatch):
     with ShardBar("preprocess", 1) as bar:
         bar.update(ShardOutcome(0, {}, None, cached=False))
     assert capsys.readouterr().err == "preprocess 1/1 shards\n"
+
+
+def test_an_encrypted_scheduler_wants_a_certificate() -> None:
+    with pytest.raises(InputError, match="wants a certificate"), dask_client("tls://127.0.0.1:9"):
+        pass
