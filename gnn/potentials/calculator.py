@@ -11,7 +11,12 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from gnn.potentials.edges import SKIN, EdgeKeeper, Frame
 from gnn.potentials.evaluate import split
-from gnn.potentials.potential import AtomsPrediction, Potential, refuse_unknown_elements
+from gnn.potentials.potential import (
+    AtomsPrediction,
+    Potential,
+    refuse_unknown_elements,
+    warn_of_inherited_elements,
+)
 
 LABELS = ("forces", "stress")
 
@@ -54,6 +59,7 @@ class SluiceCalculator(Calculator):
 
     def _predict(self, atoms: Atoms) -> AtomsPrediction:
         refuse_unknown_elements([atoms], self.potential.elements, self.potential.theory)
+        warn_of_inherited_elements([atoms], self.potential)
         who = (atoms.numbers.tobytes(), np.asarray(atoms.pbc).tobytes())
         if who != self._who:
             self._edges.forget(0)

@@ -17,6 +17,7 @@ from gnn.potentials.potential import (
     Potential,
     refuse_unknown_elements,
     usual_max_atoms,
+    warn_of_inherited_elements,
 )
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ def predict_atoms(
 ) -> list[AtomsPrediction]:
     """Predictions for `atoms_list` in their order; see `Potential.predict_atoms`."""
     refuse_unknown_elements(atoms_list, potential.elements, potential.theory)
+    warn_of_inherited_elements(atoms_list, potential)
     found: list[AtomsPrediction | None] = [None] * len(atoms_list)
     limit = max_atoms or usual_max_atoms(potential.device)
     for pack in packs([len(atoms) for atoms in atoms_list], limit):

@@ -84,6 +84,12 @@ class CheckpointPotential:
         slopes = {"forces", "stress"} if self.slopes else set()
         return frozenset({"energy", *slopes, *spread, *self.manifest.model.properties})
 
+    @property
+    def inherited(self) -> frozenset[str]:
+        """Elements that it knows from the model it was started from, and never saw in its own training."""
+        seen = self.manifest.data.elements
+        return frozenset() if seen is None else self.elements - frozenset(seen)
+
     def lead(self) -> CheckpointPotential:
         """The first member alone, without uncertainty: relaxations follow it, at a fraction of the cost."""
         return CheckpointPotential(self.manifest, self.members[:1], self.theory, self.device, self.dtype, self.slopes)

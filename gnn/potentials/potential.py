@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -106,6 +107,23 @@ def usual_max_atoms(device: torch.device) -> int:
 def unknown_elements(atoms: Atoms, elements: frozenset[str]) -> list[str]:
     """Symbols of `atoms` that are not among `elements`, sorted."""
     return sorted(set(atoms.get_chemical_symbols()) - elements)
+
+
+class NeverSeenWarning(UserWarning):
+    """A structure holds elements that the last training of a potential never saw."""
+
+
+def warn_of_inherited_elements(atoms_list: Sequence[Atoms], potential: Potential) -> None:
+    """Warn, once a program, of elements that a fine-tuned potential knows only from the model it was started from."""
+    inherited: frozenset[str] = getattr(potential, "inherited", frozenset())
+    present = {symbol for atoms in atoms_list for symbol in atoms.get_chemical_symbols()} if inherited else set()
+    if never_seen := sorted(present & inherited):
+        warnings.warn(
+            f"the potential ({potential.theory}) has not seen {', '.join(never_seen)} in its last training, only the "
+            "model it was started from has; its shared weights have moved since: check such structures",
+            NeverSeenWarning,
+            stacklevel=3,
+        )
 
 
 def refuse_unknown_elements(atoms_list: Sequence[Atoms], elements: frozenset[str], theory: str) -> None:

@@ -87,6 +87,7 @@ class DataSummary(_Model):
     split_seed: int
     reference_sources: dict[str, dict[str, str]] = Field(default_factory=dict)
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
+    elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
 
 
 class CheckpointManifest(_Model):
@@ -200,6 +201,7 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         split_seed=graph_set.split_seed,
         reference_sources={t: {e: str(s) for e, s in r.source.items()} for t, r in graph_set.references.items()},
         energy_kinds=dict(graph_set.energy_kinds),
+        elements=list(graph_set.elements),
     )
 
 

@@ -51,6 +51,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         properties: bool = False,
         calibration: float | None = None,
         cutoff: float = 4.0,
+        trained_on: tuple[str, ...] = tuple(ELEMENTS),
     ) -> Path:
         specs = {
             "gap": PropertySpec(unit="eV"),
@@ -71,7 +72,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         folder = tmp_path_factory.mktemp("checkpoint") / "model"
         models = [build_model(config, seed=seed) for seed in range(members)]
         fitted = None if calibration is None else Calibration(energy_scale=calibration, n=10)
-        write_checkpoint(folder, models, name="test", graph_set=empty_graph_set(list(theories)), calibration=fitted)
+        data = empty_graph_set(list(theories)).model_copy(update={"elements": list(trained_on)})
+        write_checkpoint(folder, models, name="test", graph_set=data, calibration=fitted)
         return folder
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gnn.errors import InputError
 from gnn.potentials.calculator import SluiceCalculator
 from gnn.potentials.foreign import foreign
 from gnn.potentials.load import CheckpointPotential, load
+from gnn.potentials.potential import NeverSeenWarning
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,17 @@ def test_unknown_elements_are_refused(potential: CheckpointPotential) -> None:
     atoms.calc = potential.calculator()
     with pytest.raises(InputError, match="never seen Ni"):
         atoms.get_potential_energy()
+
+
+def test_elements_known_only_from_the_start_are_warned_of(make_checkpoint: Callable[..., Path]) -> None:
+    potential = load(make_checkpoint(members=1, trained_on=("Cu", "O")))
+    assert potential.inherited == {"Al", "H"}
+    for work in (potential.predict_atoms, lambda found: potential.calculator().calculate(found[0])):
+        with pytest.warns(NeverSeenWarning, match="has not seen Al in its last training"):
+            work([bulk("Al")])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            work([bulk("Cu")])
 
 
 def test_molecular_dynamics_keeps_its_energy(potential: CheckpointPotential) -> None:
