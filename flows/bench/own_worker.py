@@ -1,6 +1,6 @@
 """Our own networks as a worker: the same requests as every peer's, and `floor`. `python -m flows.bench.own_worker`.
 
-Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree.
+Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree; `-tabulated` after either only predicts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from flows.bench.peers.workers.fitting import Recipe
 from flows.bench.peers.workers.frames import Frame, elements_of, force_rms, mean_neighbours
 from flows.bench.peers.workers.session import Bench, serve
+from flows.bench.potential import TABULATED
 
 
 class Own:
@@ -37,7 +38,10 @@ class Own:
             "mean_neighbours": mean_neighbours(frames),
             "energy_scale": force_rms(frames),
         }
-        return build_model(ModelConfig.model_validate(fields), seed)
+        built = build_model(ModelConfig.model_validate(fields), seed)
+        if model.endswith(TABULATED):
+            use_tables(built)
+        return built
 
     def prepared(self, frame: Frame) -> Any:
         """A graph with its labels."""
@@ -68,9 +72,22 @@ class Own:
 
 def architecture(model: str) -> dict[str, Any]:
     """Fields of ModelConfig by a model's name."""
-    family, channels, *degree = model.split("_")
+    family, channels, *degree = model.removesuffix(TABULATED).split("_")
     fields: dict[str, Any] = {"family": family, "channels": int(channels)}
     return fields | ({"hidden_l_max": int(degree[0].removeprefix("L"))} if degree else {})
+
+
+def use_tables(model: Any) -> None:
+    """Put tables in the place of the radial networks.
+
+    Raises:
+        SluiceError: no table is exact enough.
+    """
+    from gnn.errors import SluiceError
+    from gnn.models.radial_table import tabulate
+
+    if not tabulate(model):
+        raise SluiceError("no table says what the radial network says closely enough")
 
 
 def _arrays(frame: Frame) -> dict[str, Any]:

@@ -27,6 +27,8 @@ TASKS = ("train", "infer")
 SIZES: dict[str, tuple[int, int]] = {"3bpa": (8, 32), "si": (4, 8)}
 """Structures a training batch and an inference batch, by set."""
 TRAIN_BATCHES = 3
+TABULATED = "-tabulated"
+"""Ending of a model of ours whose radial functions are tables: work that is avoided, listed apart."""
 OWN_MODELS = ("ace_64_L0", "ace_64_L1")
 TENSOR = "tensor_64"
 
@@ -42,6 +44,11 @@ class Contender:
     def name(self) -> str:
         """`PACKAGE MODEL`."""
         return f"{self.package} {self.model}"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it can do: a network with tabulated radial functions only predicts."""
+        return ("infer",) if self.model.endswith(TABULATED) else TASKS
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def default_contenders(compiled: bool = False) -> tuple[Contender, ...]:
     from gnn.models.network import FAMILIES
 
     own = [*OWN_MODELS, *([TENSOR] if "tensor" in FAMILIES else [])]
+    own += [f"{model}{TABULATED}" for model in own]
     peers = [Contender(peer.name, model) for peer in PEERS.values() for model in peer.speed]
     extra = [Contender("nequip", "S-compiled")] if compiled else []
     return (*(Contender(OWN, model) for model in own), *peers, *extra)
@@ -136,10 +144,10 @@ def measure_set(settings: Settings, name: str, contenders: Sequence[Contender]) 
         request = {"frames": str(path), "cutoff": settings.cutoff, "seed": settings.seed, "core": settings.core}
         workers = {c.name: stack.enter_context(worker(c.package, settings.peers_home)) for c in contenders}
         measured = {c.name: opened(workers[c.name], c, request | batches) for c in contenders}
-        time_in_turn(workers, measured, settings)
+        time_in_turn(contenders, workers, measured, settings)
         for c in contenders:
             if c.package == OWN:
-                measured[c.name].floors = {task: workers[c.name].ask(do="floor", task=task) for task in TASKS}
+                measured[c.name].floors = {task: workers[c.name].ask(do="floor", task=task) for task in c.tasks}
     return SetResult(name, {task: mean_atoms(frames, batches[task]) for task in TASKS}, measured)
 
 
@@ -156,21 +164,25 @@ def mean_atoms(frames: Sequence[Frame], batches: Sequence[Sequence[int]]) -> flo
 
 def opened(own: Worker, contender: Contender, request: dict[str, Any]) -> Measured:
     """Build and warm up one contender's model."""
-    found = own.ask(do="open", model=contender.model, **request)
+    batches = {task: request[task] if task in contender.tasks else [] for task in TASKS}
+    found = own.ask(do="open", model=contender.model, **(request | batches))
     say(f"{contender.name}: {found['version']}, {found['parameters']} weights")
     return Measured(found["version"], found["parameters"], found["import_mb"])
 
 
-def time_in_turn(workers: dict[str, Worker], measured: dict[str, Measured], settings: Settings) -> None:
+def time_in_turn(
+    contenders: Sequence[Contender], workers: dict[str, Worker], measured: dict[str, Measured], settings: Settings
+) -> None:
     """Rounds of training steps and inferences."""
 
-    def one(name: str) -> None:
-        for task in TASKS:
-            found = workers[name].ask(do="time", task=task, seconds=settings.seconds, least=2)
-            measured[name].cpu_s[task].append(median(found["cpu_s"]))
-            measured[name].peak_mb = found["peak_mb"]
+    def one(contender: Contender) -> None:
+        own = measured[contender.name]
+        for task in contender.tasks:
+            found = workers[contender.name].ask(do="time", task=task, seconds=settings.seconds, least=2)
+            own.cpu_s[task].append(median(found["cpu_s"]))
+            own.peak_mb = found["peak_mb"]
 
-    in_turn(list(workers), settings.rounds, one)
+    in_turn(contenders, settings.rounds, one)
 
 
 def last_core() -> int | None:

@@ -7,7 +7,7 @@ from statistics import median
 
 from flows.bench.peers.client import OWN
 from flows.bench.peers.environments import TORCH
-from flows.bench.potential import TASKS, TENSOR, Measured, SetResult, Settings
+from flows.bench.potential import TABULATED, TASKS, TENSOR, Measured, SetResult, Settings
 from flows.bench.rounds import Spread, ratios
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
 
@@ -19,6 +19,9 @@ SAME_SIZE = (
     (f"{OWN} {TENSOR}", "torchmd tn2_64"),
     (f"{OWN} {TENSOR}", "nequip S"),
     (f"{OWN} {TENSOR}", "nequip S-compiled"),
+    (f"{OWN} ace_64_L0{TABULATED}", "mace 64_L0"),
+    (f"{OWN} ace_64_L1{TABULATED}", "mace 64_L1"),
+    (f"{OWN} {TENSOR}{TABULATED}", "torchmd tn2_64"),
 )
 """Ours and the peer's model that it is to be compared with: same channels, degree, layers and correlation."""
 SET_COLUMNS = [
@@ -82,6 +85,7 @@ def notes_of(settings: Settings) -> list[str]:
         f"{settings.rounds} rounds in turn, each at least {settings.seconds:g} CPU s and two steps of either kind; "
         "medians, ratios round by round (least to greatest).",
         f"One process a model, one thread, {core}, glibc told to keep freed memory for all; peers with {TORCH}.",
+        f"`{TABULATED}`: the radial functions of our network are tables, exact to 1e-6: inference with work avoided.",
         "Peak memory is that of the whole process, imports and both kinds of step included.",
     ]
 
@@ -89,12 +93,15 @@ def notes_of(settings: Settings) -> list[str]:
 def set_part(result: SetResult) -> Part:
     """The table of one set."""
     reference = reference_of(result)
-    faster = {
-        task: ratios({name: found.cpu_s[task] for name, found in result.measured.items()}, reference) for task in TASKS
-    }
-    rows = [set_row(result, name, {task: faster[task][name] for task in TASKS}) for name in result.measured]
+    faster = {task: faster_than(reference, result, task) for task in TASKS}
+    rows = [set_row(result, name, {task: faster[task].get(name) for task in TASKS}) for name in result.measured]
     atoms = ", ".join(f"{result.atoms[task]:.0f} atoms ({task})" for task in TASKS)
     return Part(title=f"{result.name}: batches of {atoms}; reference {reference}", columns=SET_COLUMNS, rows=rows)
+
+
+def faster_than(reference: str, result: SetResult, task: str) -> dict[str, Spread]:
+    """How many times faster than `reference` each contender is that does the task."""
+    return ratios({name: found.cpu_s[task] for name, found in result.measured.items() if found.cpu_s[task]}, reference)
 
 
 def reference_of(result: SetResult) -> str:
@@ -102,13 +109,17 @@ def reference_of(result: SetResult) -> str:
     return REFERENCE if REFERENCE in result.measured else next(iter(result.measured))
 
 
-def set_row(result: SetResult, name: str, faster: dict[str, Spread]) -> list[Cell]:
+def set_row(result: SetResult, name: str, faster: dict[str, Spread | None]) -> list[Cell]:
     """One contender's row."""
     found = result.measured[name]
     row: list[Cell] = [name, found.parameters]
     for task in TASKS:
+        ratio = faster[task]
+        if ratio is None:
+            row += [None, None, None]
+            continue
         seconds = median(found.cpu_s[task])
-        row += [1e3 * seconds, result.atoms[task] / seconds, faster[task].text()]
+        row += [1e3 * seconds, result.atoms[task] / seconds, ratio.text()]
     return [*row, found.peak_mb]
 
 
@@ -125,7 +136,9 @@ def pair_rows(results: Sequence[SetResult]) -> list[list[Cell]]:
 def pair_cells(ours: Measured, theirs: Measured) -> list[Cell]:
     """How many times faster ours is, by task, and its memory over theirs."""
     each = [{"ours": ours.cpu_s[task], "theirs": theirs.cpu_s[task]} for task in TASKS]
-    faster: list[Cell] = [ratios(seconds, "theirs")["ours"].text() for seconds in each]
+    faster: list[Cell] = [
+        ratios(seconds, "theirs")["ours"].text() if seconds["ours"] and seconds["theirs"] else None for seconds in each
+    ]
     return [*faster, ours.peak_mb / theirs.peak_mb]
 
 
