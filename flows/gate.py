@@ -155,12 +155,18 @@ def measure(
 
 def errors_of(model: RegisteredModel, suite: Suite, home: Home, device: str = "auto") -> SuiteErrors:
     """Errors of a version on a suite, measured now if that was not done before."""
-    path = _kept(model, suite)
-    if path.is_file():
-        kept = SuiteErrors.model_validate_json(path.read_text(encoding="utf-8"))
-        if kept.suite == suite.manifest.digest:
-            return kept
+    if (kept := kept_errors(model, suite)) is not None:
+        return kept
     return suite_errors(suite.manifest.digest, measure(model, suite, home, device).metrics)
+
+
+def kept_errors(model: RegisteredModel, suite: Suite) -> SuiteErrors | None:
+    """Errors of a version on a suite; None where it was not measured on this very suite yet."""
+    path = _kept(model, suite)
+    if not path.is_file():
+        return None
+    kept = SuiteErrors.model_validate_json(path.read_text(encoding="utf-8"))
+    return kept if kept.suite == suite.manifest.digest else None
 
 
 def _kept(model: RegisteredModel, suite: Suite) -> Path:
@@ -204,7 +210,8 @@ class VersionPage:
         from flows.version_page import describe_version
 
         self.tags({"gate": CHAMPION if verdict.champion else CHALLENGER, "gate.reason": verdict.reason})
-        describe_version(self.client, self.model, self.folder, verdict.reason, suite)
+        errors = None if suite is None else kept_errors(self.model, suite)
+        describe_version(self.client, self.model, self.folder, verdict.reason, errors)
         return verdict
 
     def measured(self, suite: Suite, evaluation: Evaluation) -> None:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from flows.registry import RegisteredModel
     from flows.suites import Suite
     from gnn.training.evaluation import Evaluation
+    from gnn.training.promotion import SuiteErrors
 
 LONGEST = 4900
 """Characters of a description; databases keep 5000."""
 PLOT_FOLDER = "plots"
 CARD_NAME, MANIFEST_NAME = "README.md", "model.json"
+MOST_GROUPS = 20
+"""Theories and elements in the table of a description."""
 COSTS = ("cpu_s", "wall_s", "peak_memory_mb")
 
 
@@ -64,17 +67,32 @@ def numbers(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
 
 
 def describe_version(
-    client: MlflowClient, model: RegisteredModel, folder: Path, verdict: str, suite: Suite | None
+    client: MlflowClient, model: RegisteredModel, folder: Path, verdict: str, errors: SuiteErrors | None
 ) -> None:
     """Write the version's description, and its cost as tags; `folder` holds its checkpoint."""
     manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     for name in COSTS:
         if name in manifest["cost"]:
             client.set_model_version_tag(model.name, model.version, f"cost.{name}", f"{manifest['cost'][name]:g}")
-    plots = [] if suite is None or model.run_id is None else plot_names(client, model.run_id)
+    plots = [] if errors is None or model.run_id is None else plot_names(client, model.run_id)
     card = (folder / CARD_NAME).read_text(encoding="utf-8")
-    text = description(card, verdict, [plot_address(str(model.run_id), name) for name in plots])
+    table = "" if errors is None else error_table(errors)
+    text = description(card, verdict, table, [plot_address(str(model.run_id), name) for name in plots])
     client.update_model_version(model.name, model.version, text)
+
+
+def error_table(errors: SuiteErrors) -> str:
+    """Errors on the suite as a Markdown table: the whole, then theories and elements, the largest groups first."""
+    largest = sorted(errors.groups, key=lambda name: (name.startswith("element"), -errors.group_sizes.get(name, 0)))
+    rows = {f"suite `{errors.suite[:12]}`": (errors.n_structures, errors.errors)}
+    rows |= {name: (errors.group_sizes.get(name, 0), errors.groups[name]) for name in largest[:MOST_GROUPS]}
+    lines = [f"| | structures | {' | '.join(errors.errors)} |", "| --- " * (len(errors.errors) + 2) + "|"]
+    for name, (count, found) in rows.items():
+        cells = [f"{found[quantity]:.4g}" if quantity in found else "" for quantity in errors.errors]
+        lines.append(f"| {name} | {count} | {' | '.join(cells)} |")
+    if (left := len(largest) - MOST_GROUPS) > 0:
+        lines.append(f"\n{left} more elements are among the metrics of the run.")
+    return "\n".join(lines)
 
 
 def plot_names(client: MlflowClient, run_id: str) -> list[str]:
@@ -87,11 +105,17 @@ def plot_address(run_id: str, path: str) -> str:
     return f"get-artifact?{urlencode({'path': path, 'run_uuid': run_id})}"
 
 
-def description(card: str, verdict: str, plots: list[str]) -> str:
-    """The gate's word, the plots and the model card, as Markdown that a database can hold."""
+def description(card: str, verdict: str, table: str, plots: list[str]) -> str:
+    """The gate's word, the errors, the model card and the plots, as Markdown that a database can hold."""
     pictures = " ".join(f"![parity on the suite]({address})" for address in plots)
-    text = "\n\n".join(part for part in (f"**Gate:** {verdict}.", pictures, card.strip()) if part)
-    if len(text) <= LONGEST:
-        return text
+    before = "\n\n".join(part for part in (f"**Gate:** {verdict}.", table) if part)
+    room = LONGEST - len(before) - len(pictures) - 4
+    return "\n\n".join(part for part in (before, shortened(card.strip(), room), pictures) if part)
+
+
+def shortened(card: str, room: int) -> str:
+    """The card, cut at a line where it is longer than `room`."""
+    if len(card) <= room:
+        return card
     note = f"\n\n… the rest is in `{CARD_NAME}` among the artifacts."
-    return text[: LONGEST - len(note)].rsplit("\n", 1)[0] + note
+    return card[: max(0, room - len(note))].rsplit("\n", 1)[0] + note

@@ -151,6 +151,8 @@ def test_the_page_shows_card_metrics_cost_and_plots(gated: Home) -> None:
     version = client.get_model_version("copper", "3")
     assert "**Gate:** " in version.description
     assert "# copper" in version.description
+    assert "| element Al | 4 | " in version.description
+    assert "| theory emt/ase | 4 | " in version.description
     assert "get-artifact?path=plots%2Fsuite_energy.png" in version.description
     assert float(version.tags["cost.cpu_s"]) > 0
     assert version.tags["data"] == "cells@0"
@@ -193,10 +195,11 @@ def test_new_data_never_bring_the_suite_into_training(gated: Home) -> None:
 
 
 def test_a_long_card_still_fits_the_database() -> None:
-    text = description("# card\n" + "a line of the card\n" * 1000, "it won", ["a.png"])
+    text = description("# card\n" + "a line of the card\n" * 1000, "it won", "| a |", ["a.png"])
     assert len(text) <= LONGEST
-    assert text.startswith("**Gate:** it won.")
-    assert text.endswith("`README.md` among the artifacts.")
+    assert text.startswith("**Gate:** it won.\n\n| a |")
+    assert "the rest is in `README.md`" in text
+    assert text.endswith("![parity on the suite](a.png)")
 
 
 def test_a_model_without_suite_is_not_promoted_unasked(gated: Home) -> None:
