@@ -115,6 +115,7 @@ print(find("copper", home).sha256)
 """
 
 
+@pytest.mark.long
 def test_both_servers_keep_everything_there(
     postgres: str, home: Home, ports: dict[str, int], tmp_path: Path, repository: Path
 ) -> None:
