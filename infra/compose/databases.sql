@@ -1,0 +1,2 @@
+-- run once, when the volume is empty; POSTGRES_DB makes the first
+CREATE DATABASE mlflow;
