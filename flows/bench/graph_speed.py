@@ -1,7 +1,7 @@
 """Speed of graphs on this machine: neighbour lists beside ASE's, building, writing, reading and batching shards.
 
-`python -m flows.bench.graph_speed DATASET... [--cutoff Å] [--limit N] [--rounds N]` takes the first N structures of
-data sets of the lake and prints a table. CPU seconds of one process with one thread; medians of rounds, in which every
+`sluice bench graphs DATASET... [--cutoff Å] [--limit N] [--rounds N]` takes the first N structures of data sets of the
+lake and prints a table. CPU seconds of one process with one thread; medians of rounds, in which every
 kind of work is done in turn.
 """
 
@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from ase.neighborlist import primitive_neighbor_list
 
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.settings import find_home
 from gnn.graphs.collate import collate
 from gnn.graphs.graph import Graph
@@ -58,8 +59,8 @@ def batches(graphs: list[Graph]) -> None:
         collate(graphs[start : start + BATCH], theories)
 
 
-def measure(dataset: str, cutoff: float, limit: int, rounds: int) -> str:
-    """One line of the table: structures a CPU second for each kind of work."""
+def measure(dataset: str, cutoff: float, limit: int, rounds: int) -> list[Cell]:
+    """One row of the table: structures a CPU second for each kind of work."""
     rows = rows_of(dataset, limit)
     graphs = list(graphs_of_rows(rows, cutoff))
     n_atoms, n_edges = (sum(getattr(graph, name) for graph in graphs) for name in ("n_atoms", "n_edges"))
@@ -76,8 +77,8 @@ def measure(dataset: str, cutoff: float, limit: int, rounds: int) -> str:
         seconds = [[cpu_s(job) for _, job in work] for _ in range(rounds)]
         size = path.stat().st_size / n_edges
     rates = [n / median(column) for (n, _), column in zip(work, zip(*seconds, strict=True), strict=True)]
-    shape = f"| {dataset} | {len(graphs)} | {n_atoms / len(graphs):.0f} | {n_edges / n_atoms:.0f} |"
-    return shape + "".join(f" {rate:,.0f} |" for rate in rates) + f" {rates[1] / rates[0]:.0f} | {size:.1f} |"
+    shape: list[Cell] = [dataset, len(graphs), n_atoms / len(graphs), n_edges / n_atoms]
+    return [*shape, *rates, rates[1] / rates[0], size]
 
 
 def cpu_s(job: Callable[[], object]) -> float:
@@ -85,6 +86,34 @@ def cpu_s(job: Callable[[], object]) -> float:
     started = time.process_time()
     job()
     return time.process_time() - started
+
+
+COLUMNS = [
+    Column(name="data set"),
+    Column(name="structures"),
+    Column(name="atoms", digits=0),
+    Column(name="edges an atom", digits=0),
+    Column(name="ASE lists/s", digits=0),
+    Column(name="lists/s", digits=0),
+    Column(name="rows to graphs/s", digits=0),
+    Column(name="written/s", digits=0),
+    Column(name="read/s", digits=0),
+    Column(name="batched/s", digits=0),
+    Column(name="lists: times ASE", digits=0),
+    Column(name="bytes an edge", digits=1),
+]
+
+
+def run(datasets: Sequence[str], cutoff: float, limit: int, rounds: int) -> BenchTable:
+    """Measure data sets of the lake.
+
+    Raises:
+        InputError: one is not in the lake.
+    """
+    rows = [measure(name, cutoff, limit, rounds) for name in datasets]
+    part = Part(title=f"Graphs within {cutoff:g} Å, medians of {rounds} rounds", columns=COLUMNS, rows=rows)
+    command = f"sluice bench graphs {' '.join(datasets)} --cutoff {cutoff:g} --limit {limit} --rounds {rounds}"
+    return bench_table("graphs", "Speed of graphs", command, [part])
 
 
 def main() -> None:
@@ -95,13 +124,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    columns = (
-        "data set", "structures", "atoms", "edges an atom", "ASE lists/s", "lists/s", "rows to graphs/s", "written/s",
-        "read/s", "batched/s", "lists: times ASE", "bytes an edge",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    lines += [measure(name, given.cutoff, given.limit, given.rounds) for name in given.datasets]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(run(given.datasets, given.cutoff, given.limit, given.rounds).markdown())
 
 
 if __name__ == "__main__":

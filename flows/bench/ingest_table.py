@@ -1,6 +1,6 @@
 """Ingest every real data set twice and hold what comes out against what its card says.
 
-Run as `python -m flows.bench.ingest_table DATA_FOLDER`, a folder that holds one folder a set, named like its card.
+`sluice bench ingest --data DIR`, a folder that holds one folder a set, named like its card.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.settings import Home, apply_quiet_defaults
+from gnn.errors import InputError
 from gnn.lake import Lake
 from gnn.structures.record import row_to_record
 
@@ -173,7 +175,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
-def table_row(folder: Path, home: Home) -> str:
+def table_row(folder: Path, home: Home) -> list[Cell]:
     """Ingest one set twice; one row of the table."""
     from flows.ingest import ingest
 
@@ -183,7 +185,7 @@ def table_row(folder: Path, home: Home) -> str:
     found = figures(Lake(home.lake), name)
     claim, measure = CLAIMS[name]
     reasons = ", ".join(f"{count} {reason}" for reason, count in first.reasons.items())
-    cells = [
+    return [
         name,
         first.files,
         first.files_failed,
@@ -192,29 +194,48 @@ def table_row(folder: Path, home: Home) -> str:
         first.duplicates,
         f"{first.quarantined}" + (f" ({reasons})" if reasons else ""),
         second.kept,
-        f"{min(found.energies):.3f} … {max(found.energies):.3f}" if found.energies else "–",
-        "–" if found.force_rms is None else f"{found.force_rms:.3f}",
+        f"{min(found.energies):.3f} … {max(found.energies):.3f}" if found.energies else None,
+        found.force_rms,
         claim,
         "; ".join([measure(found), *first.warnings]),
     ]
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-HEADER = (
-    "| set | files | failed | rows in | kept | duplicates | quarantined | kept again | energy, eV/atom "
-    "| force RMS, eV/Å | its card says | measured |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: | --- | --- |"
-)
+COLUMNS = [
+    Column(name="set"),
+    Column(name="files"),
+    Column(name="failed"),
+    Column(name="rows in"),
+    Column(name="kept"),
+    Column(name="duplicates"),
+    Column(name="quarantined"),
+    Column(name="kept again"),
+    Column(name="energy, eV/atom"),
+    Column(name="force RMS, eV/Å", digits=3),
+    Column(name="its card says"),
+    Column(name="measured"),
+]
+
+
+def run(data: Path) -> BenchTable:
+    """Ingest every known set under `data` into a lake that is thrown away.
+
+    Raises:
+        InputError: there is none.
+    """
+    folders = sorted(path for path in data.iterdir() if path.is_dir() and path.name in CLAIMS)
+    if not folders:
+        raise InputError(f"{data} holds none of {', '.join(CLAIMS)}")
+    with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as scratch:
+        rows = [table_row(folder, Home(Path(scratch))) for folder in folders]
+    part = Part(title="Every set, ingested twice", columns=COLUMNS, rows=rows)
+    return bench_table("ingest", "Real data sets into the lake", "sluice bench ingest --data DATA", [part])
 
 
 def main(arguments: list[str]) -> None:
     """Print the table."""
     apply_quiet_defaults()
-    folders = sorted(path for path in Path(arguments[0]).iterdir() if path.is_dir() and path.name in CLAIMS)
-    with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as scratch:
-        home = Home(Path(scratch))
-        rows = [table_row(folder, home) for folder in folders]
-    sys.stdout.write("\n".join([HEADER, *rows]) + "\n")
+    sys.stdout.write(run(Path(arguments[0])).markdown())
 
 
 if __name__ == "__main__":

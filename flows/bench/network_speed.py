@@ -1,28 +1,31 @@
 """Speed of the networks on this machine: atoms a CPU second in training and inference, parameters, peak memory.
 
-`python -m flows.bench.network_speed [--size NAME]... [--rounds N] [--json]` prints a table. Each size runs in a process
-of its own, so that its peak memory is its own. CPU seconds (user + system of one thread) are compared, because other
+`sluice bench networks [--size NAME]... [--rounds N]` prints a table. Each size runs in a process of its own, so that
+its peak memory is its own. CPU seconds (user + system of one thread) are compared, because other
 work on the machine does not count in them; it still slows memory down, so quote ratios of runs made in turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from flows.bench.peers.workers.session import peak_mb
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from gnn.errors import InputError
+
 TRAIN_STRUCTURES, INFER_STRUCTURES = 8, 32
 WARM_UP = 3
+KINDS = ("molecule", "crystal")
 
 SIZES: dict[str, dict[str, Any]] = {
     "32 L0": {"channels": 32},
@@ -85,10 +88,9 @@ def measure(size: str, kind: str, cutoff: float, rounds: int) -> Row:
 
     train_s = _median_s(step, rounds)
     infer_s = _median_s(lambda: model.predict(large, stress=kind == "crystal"), rounds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     atoms = len(small.numbers)
     parameters = sum(p.numel() for p in model.parameters())
-    return Row(size, kind, parameters, atoms, atoms / train_s, len(large.numbers) / infer_s, peak)
+    return Row(size, kind, parameters, atoms, atoms / train_s, len(large.numbers) / infer_s, peak_mb())
 
 
 def _median_s(work: Callable[[], object], rounds: int) -> float:
@@ -101,34 +103,53 @@ def _median_s(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(found[WARM_UP:])
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    head = (
-        "| size | structures | parameters | train atoms / CPU s | infer atoms / CPU s | peak MB |\n" + "|---" * 6 + "|"
-    )
-    lines = [
-        f"| {r.size} | {r.structures} | {r.parameters} | {r.train_rate:.0f} | {r.infer_rate:.0f} | {r.peak_mb:.0f} |"
-        for r in rows
+COLUMNS = [
+    Column(name="size"),
+    Column(name="structures"),
+    Column(name="parameters"),
+    Column(name="train atoms / CPU s", digits=0),
+    Column(name="infer atoms / CPU s", digits=0),
+    Column(name="peak MB", digits=0),
+]
+
+
+def table(rows: Sequence[Row], command: str) -> BenchTable:
+    """The rows as a table."""
+    cells: list[list[Cell]] = [
+        [r.size, r.structures, r.parameters, r.train_rate, r.infer_rate, r.peak_mb] for r in rows
     ]
-    return "\n".join([head, *lines])
+    part = Part(title="One thread, float32", columns=COLUMNS, rows=cells)
+    return bench_table("networks", "Speed of the networks", command, [part])
+
+
+def run(sizes: Sequence[str], kind: str, cutoff: float, rounds: int) -> BenchTable:
+    """Measure sizes (all if none is given), each in its own process.
+
+    Raises:
+        InputError: a size or a kind of structure is unknown.
+    """
+    if strangers := [name for name in sizes if name not in SIZES]:
+        raise InputError(f"size {strangers[0]!r} is unknown; choose of {', '.join(SIZES)}")
+    if kind not in KINDS:
+        raise InputError(f"structures {kind!r} are unknown; choose of {', '.join(KINDS)}")
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for size in sizes or SIZES:
+        with context.Pool(1) as pool:
+            rows.append(pool.apply(measure, (size, kind, cutoff, rounds)))
+    chosen = "".join(f" --size '{name}'" for name in sizes)
+    return table(rows, f"sluice bench networks{chosen} --structures {kind} --cutoff {cutoff:g} --rounds {rounds}")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the sizes asked for, each in its own process, and print them."""
+    """Print the table of the sizes asked for."""
     parser = argparse.ArgumentParser(description="Speed of the networks, one thread, float32.")
     parser.add_argument("--size", action="append", choices=list(SIZES), help="a row; all of them if none is given")
-    parser.add_argument("--structures", choices=["molecule", "crystal"], default="molecule")
+    parser.add_argument("--structures", choices=KINDS, default="molecule")
     parser.add_argument("--cutoff", type=float, default=5.0, help="Å")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for size in chosen.size or SIZES:
-        with context.Pool(1) as pool:
-            rows.append(pool.apply(measure, (size, chosen.structures, chosen.cutoff, chosen.rounds)))
-    text = json.dumps([asdict(row) for row in rows], indent=1) if chosen.json else table(rows)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(run(chosen.size or [], chosen.structures, chosen.cutoff, chosen.rounds).markdown())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """Batched relaxation beside ASE one structure at a time: the same model, cells and convergence test, in turns.
 
-Run as `python -m flows.bench.relaxation_speed MODEL [CELLS] [ROUNDS]`; the cells are prototypes decorated with the
+`sluice bench relaxation MODEL [--cells N] [--rounds N]`; the cells are prototypes decorated with the
 model's elements at volumes 15 % below to 20 % above the guess.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +18,8 @@ from ase import Atoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 
+from flows.bench.rounds import in_turn, ratios, spread
+from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.relax import open_potential
 from flows.settings import apply_quiet_defaults, find_home
 from gnn.potentials.calculator import SluiceCalculator
@@ -30,10 +30,14 @@ from gnn.simulation.relax import OptimiserName, RelaxSettings, relax_many
 
 FMAX, MAX_STEPS, SEED = 0.05, 300, 0
 LARGEST_CELL = 8
-COLUMNS = (
-    "| way | converged | moves a cell | cells a CPU minute | times ASE FIRE | same energy within 1 meV/atom |",
-    "|---|---|---|---|---|---|",
-)
+COLUMNS = [
+    Column(name="way"),
+    Column(name="converged"),
+    Column(name="moves a cell", digits=1),
+    Column(name="cells a CPU minute", digits=0),
+    Column(name="times ASE FIRE", digits=1),
+    Column(name="same energy within 1 meV/atom"),
+]
 
 
 @dataclass(frozen=True)
@@ -110,49 +114,52 @@ def timed(way: Way, structures: Sequence[Atoms], potential: Potential) -> Pass:
     return Pass(time.process_time() - started, steps, np.array(energies))
 
 
-def rows(passes: dict[str, list[Pass]], structures: Sequence[Atoms]) -> list[str]:
+def rows(passes: dict[str, list[Pass]], structures: Sequence[Atoms]) -> list[list[Cell]]:
     """The table's rows: medians over the rounds, ratios round by round to the first way."""
-    first = passes[next(iter(passes))]
+    first = next(iter(passes))
+    faster = ratios({name: [one.cpu_s for one in rounds] for name, rounds in passes.items()}, first)
     n_atoms = np.array([len(atoms) for atoms in structures])
-    lines = []
+    n = len(structures)
+    cells: list[list[Cell]] = []
     for name, rounds in passes.items():
-        ratio = float(np.median([a.cpu_s / b.cpu_s for a, b in zip(first, rounds, strict=True)]))
-        cpu = float(np.median([one.cpu_s for one in rounds]))
         found = rounds[0]
-        same = np.abs(found.energies - first[0].energies) / n_atoms < 1e-3
-        n = len(structures)
-        lines.append(
-            f"| {name} | {np.isfinite(found.energies).sum()} of {n} | {found.steps / n:.1f} | {60 * n / cpu:.0f} "
-            f"| {ratio:.1f} | {same.sum()} |"
-        )
-    return lines
+        same = int((np.abs(found.energies - passes[first][0].energies) / n_atoms < 1e-3).sum())
+        converged = f"{np.isfinite(found.energies).sum()} of {n}"
+        a_minute = 60 * n / spread([one.cpu_s for one in rounds]).middle
+        cells.append([name, converged, found.steps / n, a_minute, faster[name].middle, same])
+    return cells
 
 
-def main() -> None:
-    """Run the benchmark and print the table."""
-    apply_quiet_defaults()
+def run(model: str, count: int, rounds: int) -> BenchTable:
+    """Relax `count` cells of the model's elements in every way, in turn.
+
+    Raises:
+        InputError: there is no such model.
+    """
     torch.set_num_threads(1)
-    model = sys.argv[1]
-    count, rounds = (int(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((2, 60), (3, 3)))
     potential = open_potential(model, find_home())
     potential = potential.lead() if hasattr(potential, "lead") else potential
     structures = cells(sorted(potential.elements)[:4], count)
     batched("lbfgs")(structures[:4], potential)
-    passes: dict[str, list[Pass]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
-            passes[name].append(timed(way, structures, potential))
-    sys.stdout.write(
-        "\n".join([heading(structures, potential, rounds), "", *COLUMNS, *rows(passes, structures)]) + "\n"
-    )
+    passes = in_turn(list(WAYS), rounds, lambda name: timed(WAYS[name], structures, potential))
+    part = Part(title="Ways to relax", columns=COLUMNS, rows=rows(passes, structures))
+    notes = [heading(structures, potential, rounds)]
+    command = f"sluice bench relaxation MODEL --cells {count} --rounds {rounds}"
+    return bench_table("relaxation", "Batched relaxation beside ASE", command, [part], seeds=[SEED], notes=notes)
 
 
 def heading(structures: Sequence[Atoms], potential: Potential, rounds: int) -> str:
-    """What was measured, and on what."""
+    """What was measured."""
     work = f"{len(structures)} cells of 1 to {LARGEST_CELL} atoms ({sum(map(len, structures))} in all)"
     task = f"fmax {FMAX} eV/Å with cell, at most {MAX_STEPS} moves, model of {potential.theory}, float32"
-    machine = f"one thread ({platform.machine()}, {os.cpu_count()} cores), torch {torch.__version__}"
-    return f"{work}, {task}, {machine}, seed {SEED}, {rounds} rounds in turn"
+    return f"{work}, {task}, one thread, {rounds} rounds in turn."
+
+
+def main() -> None:
+    """Print the table."""
+    apply_quiet_defaults()
+    count, rounds = (int(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((2, 60), (3, 3)))
+    sys.stdout.write(run(sys.argv[1], count, rounds).markdown())
 
 
 if __name__ == "__main__":

@@ -120,6 +120,59 @@ def potential(
     show(table_of(bench.run(settings), settings, command), as_json, print_table)
 
 
+@app.command("networks")
+@speaks_plainly
+def networks(
+    size: Annotated[list[str] | None, typer.Option(help="As '64 L0'; all if none is given.")] = None,
+    structures: Annotated[str, typer.Option(help="molecule or crystal.")] = "molecule",
+    cutoff: Annotated[float, typer.Option(help="Å")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Speed and memory of our networks by size, without other packages and without data."""
+    from flows.bench.network_speed import run
+
+    show(run(size or [], structures, cutoff, rounds), as_json, print_table)
+
+
+@app.command("graphs")
+@speaks_plainly
+def graphs(
+    datasets: Annotated[list[str], typer.Argument(help="Data sets of the lake.", show_default=False)],
+    cutoff: Annotated[float, typer.Option(help="Å")] = 5.0,
+    limit: Annotated[int, typer.Option(min=1, help="Structures of each set.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in turn.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Neighbour lists beside ASE's; building, writing, reading and batching graphs."""
+    from flows.bench.graph_speed import run
+
+    show(run(datasets, cutoff, limit, rounds), as_json, print_table)
+
+
+@app.command("relaxation")
+@speaks_plainly
+def relaxation(
+    model: Annotated[str, typer.Argument(help="A registered model, URI or checkpoint folder.", show_default=False)],
+    cells: Annotated[int, typer.Option(min=1, help="Cells to relax.")] = 60,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in turn.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Batched relaxation beside ASE's optimisers, one structure after the other."""
+    from flows.bench.relaxation_speed import run
+
+    show(run(model, cells, rounds), as_json, print_table)
+
+
+@app.command("ingest")
+@speaks_plainly
+def ingest(data: DataOption, as_json: JsonOption = False) -> None:
+    """Every real data set into a lake that is thrown away, held against what its card says."""
+    from flows.bench.ingest_table import run
+
+    show(run(data), as_json, print_table)
+
+
 @app.command("time-to-accuracy")
 @speaks_plainly
 def time_to_accuracy(

@@ -6,7 +6,7 @@ from flows.bench.network_speed import Row, structures, table
 
 
 def test_table_has_a_line_a_row() -> None:
-    text = table([Row("64 L0", "molecule", 78208, 192, 3000.4, 9000.0, 450.0)])
+    text = table([Row("64 L0", "molecule", 78208, 192, 3000.4, 9000.0, 450.0)], "command").markdown()
     assert text.splitlines()[-1] == "| 64 L0 | molecule | 78208 | 3000 | 9000 | 450 |"
 
 

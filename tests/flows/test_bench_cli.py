@@ -1,0 +1,75 @@
+"""`sluice bench` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.bench.table import BenchTable
+from flows.cli.main import app
+from flows.settings import Home
+
+TASK_FILES = ("3bpa/train_300K.xyz.gz", "3bpa/iso_atoms.xyz")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with files of the right names."""
+    for name in TASK_FILES:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    return tmp_path / "data"
+
+
+def said(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["bench", *words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_peers_as_json_and_as_a_page(home: Home) -> None:
+    code, out, _ = said("peers", "--json")
+    assert code == 0
+    table = BenchTable.model_validate(json.loads(out))
+    assert [row[3] for row in table.parts[0].rows] == ["no"] * 4
+    assert said("peers")[1].startswith("# Packages that are measured beside ours")
+
+
+def test_unknown_names_are_the_users_mistakes(home: Home, data: Path) -> None:
+    for words, message in [
+        (["peers", "--install", "gap"], "peer 'gap' is unknown"),
+        (["potential", "--data", str(data), "--set", "qm9"], "set 'qm9' is unknown"),
+        (["potential", "--data", str(data), "--set", "3bpa", "--model", "mace"], "PACKAGE:MODEL"),
+        (["potential", "--data", str(data), "--set", "3bpa", "--model", "mace:64_L0"], "bench peers --install mace"),
+        (["potential", "--data", str(data), "--set", "si"], "training.json.gz is missing"),
+        (["networks", "--size", "1 L9"], "size '1 L9' is unknown"),
+        (["networks", "--structures", "liquid"], "structures 'liquid' are unknown"),
+        (["accuracy", "--data", str(data), "--case", "qm9"], "case 'qm9' is unknown"),
+        (["ingest", "--data", str(data / "3bpa")], "holds none of"),
+    ]:
+        code, out, error = said(*words)
+        assert (code, out) == (2, ""), words
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+
+
+def test_dry_run_lists_what_is_left_and_writes_nothing(home: Home, data: Path, tmp_path: Path) -> None:
+    words = ["--data", str(data), "--task", "3bpa", "--results", str(tmp_path / "results"), "--dry-run"]
+    code, out, error = said("time-to-accuracy", *words, "--package", "sluice", "--minutes", "6", "--seed", "0")
+    assert (code, out) == (0, "")
+    assert error.splitlines() == ["task=3bpa package=sluice model=default cpu_minutes=2.0 seed=0"]
+    code, _, error = said("body-order", *words)
+    assert code == 0
+    assert len(error.splitlines()) == 9
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_runs_only_write_the_page(home: Home, data: Path, tmp_path: Path) -> None:
+    words = ["--data", str(data), "--task", "3bpa", "--results", str(tmp_path / "results"), "--limit", "0"]
+    code, out, error = said("body-order", *words)
+    assert code == 0, error
+    assert out == (tmp_path / "results" / "body_order.md").read_text()
+    assert "0 runs done now, 0 before, 9 of 9 left" in error
