@@ -15,6 +15,7 @@ from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.models.device import device_of
 from gnn.models.model import Model, Prediction
+from gnn.models.radial_table import tabulate
 from gnn.potentials.allocator import keep_freed_memory
 from gnn.potentials.evaluate import predict_atoms
 from gnn.potentials.potential import AtomsPrediction, BatchPrediction
@@ -161,6 +162,8 @@ def load(
 ) -> CheckpointPotential:
     """The checkpoint in the folder `path` as a potential.
 
+    In float32 on a CPU its radial functions come from tables, where these are exact (`gnn.models.radial_table`).
+
     Args:
         path: the folder with model.json and model.safetensors.
         theory: level of theory whose energies are wanted; needed where the checkpoint has several.
@@ -176,6 +179,9 @@ def load(
     chosen = _chosen_theory(manifest, theory, path)
     keep_freed_memory()
     ready = [member.to(device=place, dtype=precision).eval().requires_grad_(False) for member in members]
+    if place.type == "cpu" and precision == torch.float32:
+        for member in ready:
+            tabulate(member)
     return CheckpointPotential(manifest, ready, chosen, place, precision, last_layer=_last_layer(manifest, Path(path)))
 
 

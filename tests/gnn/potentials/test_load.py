@@ -79,6 +79,16 @@ def test_double_precision_agrees_with_single(checkpoint: Path, structures: list[
         assert one.forces == pytest.approx(other.forces, abs=1e-4)
 
 
+def test_radial_functions_come_from_tables_in_single_precision_only(checkpoint: Path) -> None:
+    kinds = {
+        dtype: {type(part).__name__ for member in load(checkpoint, dtype=dtype).members for part in member.modules()}
+        for dtype in ("float32", "float64")
+    }
+    assert "RadialTable" in kinds["float32"]
+    assert "RadialNetwork" not in kinds["float32"]
+    assert "RadialTable" not in kinds["float64"]
+
+
 def test_weights_are_frozen_and_nothing_carries_a_graph(checkpoint: Path, structures: list[Atoms]) -> None:
     potential = load(checkpoint)
     assert not any(p.requires_grad for member in potential.members for p in member.parameters())
