@@ -57,10 +57,11 @@ def up(
     with changing(home):
         state, setting = _prepared(home, changes)
         wanted = programs(setting)
-        for name in NAMES:
-            if (stale := state.services.get(name)) is not None and not is_running(stale):
-                processes.stop(stale.pid, stale.token)  # descendants that outlived it
-        missing = [name for name in NAMES if not _runs(state, name)]
+        missing = _missing(state, wanted)
+        for name in missing:
+            if (stale := state.services.get(name)) is not None:
+                processes.stop(stale.pid, stale.token)  # or what outlived it
+                state = state.without(name)
         _refuse_taken_ports(wanted[name] for name in missing)
         state = _start_all(home, state, [wanted[name] for name in missing], setting, timeout_s, tell)
         return state, missing
@@ -127,8 +128,10 @@ def is_running(started: Started) -> bool:
     return processes.is_alive(started.pid, started.token)
 
 
-def _runs(state: ServicesState, name: Name) -> bool:
-    return name in state.services and is_running(state.services[name])
+def _missing(state: ServicesState, wanted: dict[Name, Program]) -> list[Name]:
+    """Which are to be started: those that do not run, and those that die with one of them."""
+    gone = {name for name in NAMES if name not in state.services or not is_running(state.services[name])}
+    return [name for name in NAMES if name in gone or gone & set(wanted[name].dies_with)]
 
 
 def _refuse_taken_ports(wanted: Iterable[Program]) -> None:
@@ -149,7 +152,7 @@ def _start_all(
         for program in [p for p in waiting if not any(name in troubled for name in p.after)]:
             state = _start(home, state, program)
             waiting.remove(program)
-        for name in [name for name in troubled if name in state.services and every[name] not in waiting]:
+        for name in [name for name in troubled if name in state.services]:
             started = state.services[name]
             found = _trouble(home, every[name], started, setting)
             if found is None:

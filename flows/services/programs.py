@@ -60,7 +60,7 @@ class Program:
     """One service: how it is started, whom it needs first, and how it answers.
 
     `trouble` says what is not well with it yet, None when it is healthy; `version` asks it for its version. `ports` are
-    those it listens on, each with the option that gives another.
+    those it listens on, each with the option that gives another. One that `dies_with` others is started anew with them.
     """
 
     name: Name
@@ -70,6 +70,7 @@ class Program:
     trouble: Callable[[Started], str | None]
     version: Callable[[], str | None]
     after: tuple[Name, ...] = ()
+    dies_with: tuple[Name, ...] = ()
     ports: tuple[tuple[str, str, int], ...] = ()
 
 
@@ -249,6 +250,7 @@ def dask_workers(setting: Setting) -> Program:
         trouble=lambda _: _workers_trouble(setting),
         version=lambda: _installed("distributed"),
         after=("dask",),
+        dies_with=("dask",),
     )
 
 

@@ -83,6 +83,7 @@ def make_fakes(failing: tuple[Name, ...] = (), silent: tuple[Name, ...] = ()) ->
                 trouble=(lambda _: "silent") if is_silent else probe(port) if name in own else (lambda _: None),
                 version=lambda: "1.0",
                 after=real.after,
+                dies_with=real.dies_with,
                 ports=() if name == "dask-workers" else real.ports[:1],
             )
         return found

@@ -223,3 +223,19 @@ def test_the_folder_is_private(home: Home, ports: dict[str, int]) -> None:
 def test_status_of_nothing(home: Home) -> None:
     assert status(home, 5).services == []
     assert ServiceSettings.model_validate(ServiceSettings().model_dump()) == ServiceSettings()
+
+
+def test_dask_workers_begin_anew_with_their_scheduler(
+    started_home: Home, ports: dict[str, int], use_fakes: Fakes, until: Callable[..., None]
+) -> None:
+    """They end some seconds after it: too late to be seen as dead, too early to be kept."""
+    use_fakes()
+    first, _ = up(started_home, ports, 60)
+    victim = first.services["dask"]
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    until(lambda: not processes.is_alive(victim.pid, victim.token))
+    again, started = up(started_home, {}, 60)
+    assert started == ["dask", "dask-workers"]
+    assert processes.family(first.services["dask-workers"].token) == []
+    assert running(again) == 9
