@@ -123,6 +123,7 @@ def _batch_client(kind: Batch, workers: int | None) -> Client:
     from distributed import Client
 
     settings = read_cluster_settings()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(WORKER_CONFIG)
     return Client(batch_cluster(kind, settings, workers))
 

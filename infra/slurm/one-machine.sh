@@ -14,7 +14,7 @@ AuthType=auth/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
+SelectTypeParameters=CR_CPU_Memory
 ReturnToService=2
 SlurmUser=root
 StateSaveLocation=$STATE/ctld
@@ -25,7 +25,7 @@ SlurmctldLogFile=$STATE/slurmctld.log
 SlurmdLogFile=$STATE/slurmd.log
 JobCompType=jobcomp/filetxt
 JobCompLoc=$STATE/jobs.txt
-NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 1024)) State=UNKNOWN
+NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 1024)) State=UNKNOWN
 PartitionName=main Nodes=$NODE Default=YES MaxTime=INFINITE State=UP
 CONF
 }
@@ -42,10 +42,9 @@ up() {
 }
 
 down() {
-  for daemon in slurmd slurmctld munged; do
-    [ -f "/run/$daemon.pid" ] && kill "$(cat "/run/$daemon.pid")" || true
+  for pid in /run/slurmd.pid /run/slurmctld.pid /run/munge/munged.pid; do
+    if [ -f "$pid" ]; then kill "$(cat "$pid")" || true; fi
   done
-  [ -f /run/munge/munged.pid ] && kill "$(cat /run/munge/munged.pid)" || true
 }
 
 case "${1:-}" in
