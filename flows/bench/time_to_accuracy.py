@@ -137,7 +137,8 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     notes = [
         "Test force RMSE in meV/Å. Every budget has a schedule of its own. Peers: one seed, the best of up to three "
         "sizes at each budget, chosen by the test error, which is in their favour. Ours: the mean of its seeds.",
-        "CPU seconds of one thread, graphs included for peers; testing is not counted.",
+        "CPU seconds of one thread: of peers building graphs and training, of ours training and validation, which "
+        "chooses the weights (preprocess apart); testing is not counted.",
     ]
     seeds = sorted({record["key"]["seed"] for record in records})
     facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,25 @@ def test_environments_are_known_by_their_stamp(tmp_path: Path) -> None:
     assert environments.require(peer, tmp_path).parts[-2:] == ("bin", "python")
     assert not environments.install(peer, tmp_path)
     assert [row[3] for row in environments.listing(tmp_path).parts[0].rows] == ["yes", "no", "no", "no"]
+
+
+def test_installing_is_pinned_once_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, commands = environments.PEERS["nequip"], []
+    outcome = subprocess.CompletedProcess([], 0, "", "")
+
+    def pretend(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return outcome
+
+    monkeypatch.setattr(environments.subprocess, "run", pretend)
+    monkeypatch.setattr(environments.venv, "create", lambda folder, **_: folder.mkdir(parents=True))
+    assert environments.install(peer, tmp_path)
+    assert not environments.install(peer, tmp_path)
+    assert [command[-2:] for command in commands] == [[environments.TORCH, peer.requirement]]
+    outcome = subprocess.CompletedProcess([], 1, "", "no such version\n")
+    with pytest.raises(SluiceError, match=r"could not be installed.*no such version"):
+        environments.install(environments.PEERS["mace"], tmp_path)
+    assert not environments.is_installed(environments.PEERS["mace"], tmp_path)
 
 
 def test_schedules_of_peers_end_at_the_budget() -> None:

@@ -181,8 +181,10 @@ class Session:
 
 
 def settle(core: int | None, seed: int) -> None:
-    """One thread, one core where one is named, one seed."""
+    """One thread, one core where one is named, one seed; torch's slow imports done before anything is timed."""
     import torch
+
+    torch.optim.Adam([torch.zeros(1)])
 
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
