@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.campaign_bar import watching
+from flows.campaign_cost import Clock, earlier_cost, total_cost
+from flows.campaign_hull import hull_of, hull_rows, reference_hull
+from flows.campaign_log import Outcomes, shard_log
 from flows.campaigns import (
     CampaignFolder,
     pin_model,
@@ -32,10 +34,9 @@ from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import candidates_digest, element_sets
 from gnn.screening.conclude import conclude
 from gnn.screening.gather import Inputs
-from gnn.screening.hull import ReferenceHull
-from gnn.screening.manifest import CampaignManifest, HullEntryRow, ModelPin, ShardTally, State
+from gnn.screening.manifest import CampaignManifest, ModelPin, ShardTally, State
 from gnn.screening.prepare import Prepared, prepared, rows_of_shard
-from gnn.screening.references import dft_hull, lake_entries, model_entries, pinned_versions
+from gnn.screening.references import pinned_versions
 from gnn.screening.shard import (
     STAGE_VERSION,
     CampaignCancelledError,
@@ -51,22 +52,6 @@ if TYPE_CHECKING:
     from flows.shards import ShardOutcome
 
 STAGE = "screen"
-
-
-@dataclass
-class Clock:
-    """Wall seconds of each stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[f"wall_s_{name}"] = round(time.perf_counter() - started, 3)
 
 
 @dataclass(frozen=True)
@@ -235,6 +220,7 @@ def relax_shards(
     from flows.cluster import slots
     from flows.gpus import gpu_slots
     from flows.rerun import left_alone, open_chosen
+    from flows.run_artifacts import Progress
     from flows.shards import ShardJob, run_shards
 
     indices = list(ready.plan)
@@ -254,8 +240,10 @@ def relax_shards(
         for index in chosen
     ]
     total = sum(len(names) for names in ready.plan.values())
+    told = Progress(STAGE, campaign.spec.name, len(jobs))
+    log = Outcomes(campaign.folder, told.advance)
     with watching(campaign.folder.shards, total, show):
-        outcomes = run_shards(STAGE, STAGE_VERSION, jobs, client, campaign.home)
+        outcomes = run_shards(STAGE, STAGE_VERSION, jobs, client, campaign.home, on_outcome=log)
     outcomes += left_alone(campaign.folder, indices, chosen)
     return sorted(outcomes, key=lambda outcome: outcome.index)
 
@@ -294,14 +282,33 @@ def run_one(folder: CampaignFolder, index: int) -> ShardManifest:
             raise CampaignCancelledError(f"campaign {folder.name} was cancelled")
 
     make = partial(potential_of, manifest.model, folder.home)
-    return run_shard(folder.spec(), rows, folder.shards, index, manifest.model, make, stop_if_cancelled)
+    with shard_log(folder, index, len(rows)) as done:
+        return done(run_shard(folder.spec(), rows, folder.shards, index, manifest.model, make, stop_if_cancelled))
 
 
 def finish(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]) -> None:
     """Merge, filter, select and write everything; the manifest last."""
-    from flows.campaign_outputs import report, write_outputs
+    from flows.campaign_outputs import report
+    from flows.run_artifacts import show_link, show_table
 
-    started, before = time.perf_counter(), earlier_cost(campaign)
+    before = earlier_cost(campaign)
+    with campaign.clock.stage("conclude"):
+        complete, results = conclude_and_write(campaign, ready, outcomes)
+    complete = complete.model_copy(update={"cost": total_cost(campaign, results, ready, before)})
+    complete.write(campaign.folder.root)
+    page = report(campaign.folder)
+    show_table(f"funnel-{campaign.spec.name}", [stage.model_dump() for stage in complete.funnel], "Funnel")
+    errors = [{"shard": index, "error": error} for index, error in complete.shard_errors.items()]
+    show_table(f"failed-shards-{campaign.spec.name}", errors, "Failed shards")
+    show_link(f"report-{campaign.spec.name}", page, f"report of {campaign.spec.name}")
+
+
+def conclude_and_write(
+    campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]
+) -> tuple[CampaignManifest, dict[str, dict[str, Any]]]:
+    """Close the funnel and write tables and inputs; the manifest so far, and the results by candidate."""
+    from flows.campaign_outputs import write_outputs
+
     results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
     elements = {symbol for candidate in ready.candidates.values() for symbol in candidate.elements}
     hull, warnings = hull_of(campaign, ready, results, elements & set(campaign.model.elements))
@@ -320,10 +327,7 @@ def finish(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]
         warnings=warnings,
         **_counts(outcomes),
     )
-    complete = write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion)
-    campaign.clock.seconds["wall_s_conclude"] = round(time.perf_counter() - started, 3)
-    complete.model_copy(update={"cost": total_cost(campaign, results, before)}).write(campaign.folder.root)
-    report(campaign.folder)
+    return write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion), results
 
 
 def _final_state(campaign: Campaign, failed: dict[int, str]) -> State:
@@ -337,60 +341,6 @@ def _counts(outcomes: Sequence[ShardOutcome]) -> dict[str, int]:
     manifests = [(outcome.manifest, outcome.cached) for outcome in outcomes if outcome.manifest is not None]
     computed = sum(0 if cached else manifest["computed"] for manifest, cached in manifests)
     return {"computed": computed, "reused": sum(manifest["structures"] for manifest, _ in manifests) - computed}
-
-
-def earlier_cost(campaign: Campaign) -> dict[str, float]:
-    """Seconds that earlier runs of this campaign took."""
-    known = campaign.folder.manifest()
-    return {} if known is None else dict(known.cost)
-
-
-def total_cost(campaign: Campaign, results: dict[str, dict[str, Any]], before: dict[str, float]) -> dict[str, float]:
-    """CPU seconds of all relaxations, wall seconds of all runs, in all and by stage."""
-    seconds = {name: round(before.get(name, 0.0) + wall_s, 3) for name, wall_s in campaign.clock.seconds.items()}
-    cpu_s = sum(row["cpu_s"] for row in results.values())
-    return {"cpu_s": round(cpu_s, 3), "wall_s": round(sum(seconds.values()), 3), **seconds}
-
-
-def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
-    """The lake's fixed hull at the model's theory, and remarks.
-
-    Raises:
-        InputError: no element has a reference.
-    """
-    theory = campaign.model.theory
-    entries = lake_entries(campaign.inputs.lake, campaign.versions, theory, elements)
-    return dft_hull(entries, theory, elements)
-
-
-def hull_of(
-    campaign: Campaign, ready: Prepared, results: dict[str, dict[str, Any]], elements: set[str]
-) -> tuple[ReferenceHull, list[str]]:
-    """The hull that the campaign asks for, and remarks on what it lacks."""
-    if campaign.spec.hull.reference == "dft":
-        return reference_hull(campaign, elements)
-    hull = ReferenceHull(model_entries(ready.references.values(), results, campaign.model.theory))
-    missing = hull.missing(elements)
-    notes = [f"the model relaxed no reference of {', '.join(missing)}: candidates that hold them get no hull distance"]
-    return hull, notes if missing else []
-
-
-def hull_rows(hull: ReferenceHull) -> list[HullEntryRow]:
-    """The reference entries as the manifest keeps them."""
-    rows = []
-    for entry in hull.entries:
-        counts = dict(entry.composition)
-        missing = hull.missing(counts)
-        rows.append(
-            HullEntryRow(
-                name=entry.name,
-                composition=counts,
-                energy_per_atom=entry.energy_per_atom,
-                formation_energy_per_atom=None if missing else hull.formation_energy(counts, entry.energy_per_atom),
-                source=entry.source,
-            )
-        )
-    return rows
 
 
 def refuse_failures(folder: CampaignFolder, outcomes: Sequence[ShardOutcome]) -> None:

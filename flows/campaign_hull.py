@@ -1,0 +1,55 @@
+"""The hull that a campaign measures against, and how its manifest keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from gnn.screening.hull import ReferenceHull
+from gnn.screening.manifest import HullEntryRow
+from gnn.screening.prepare import Prepared
+from gnn.screening.references import dft_hull, lake_entries, model_entries
+
+if TYPE_CHECKING:
+    from flows.screen import Campaign
+
+
+def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
+    """The lake's fixed hull at the model's theory, and remarks.
+
+    Raises:
+        InputError: no element has a reference.
+    """
+    theory = campaign.model.theory
+    entries = lake_entries(campaign.inputs.lake, campaign.versions, theory, elements)
+    return dft_hull(entries, theory, elements)
+
+
+def hull_of(
+    campaign: Campaign, ready: Prepared, results: dict[str, dict[str, Any]], elements: set[str]
+) -> tuple[ReferenceHull, list[str]]:
+    """The hull that the campaign asks for, and remarks on what it lacks."""
+    if campaign.spec.hull.reference == "dft":
+        return reference_hull(campaign, elements)
+    hull = ReferenceHull(model_entries(ready.references.values(), results, campaign.model.theory))
+    missing = hull.missing(elements)
+    notes = [f"the model relaxed no reference of {', '.join(missing)}: candidates that hold them get no hull distance"]
+    return hull, notes if missing else []
+
+
+def hull_rows(hull: ReferenceHull) -> list[HullEntryRow]:
+    """The reference entries as the manifest keeps them."""
+    rows = []
+    for entry in hull.entries:
+        counts = dict(entry.composition)
+        missing = hull.missing(counts)
+        rows.append(
+            HullEntryRow(
+                name=entry.name,
+                composition=counts,
+                energy_per_atom=entry.energy_per_atom,
+                formation_energy_per_atom=None if missing else hull.formation_energy(counts, entry.energy_per_atom),
+                source=entry.source,
+            )
+        )
+    return rows
