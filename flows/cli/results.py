@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gnn.training.metrics import Metrics
+
 
 class Result(BaseModel):
     """The base of all results."""
@@ -137,42 +139,11 @@ class TrainPlanResult(Result):
     remarks: list[str]
 
 
-class PropertyErrors(Result):
-    """Errors of one property."""
-
-    unit: str
-    n: int
-    mae: float
-    rmse: float
-
-
-class GroupErrors(Result):
-    """Errors of one theory or of the structures that contain one element."""
-
-    n_structures: int
-    energy_mae_mev_per_atom: float | None = None
-    energy_rmse_mev_per_atom: float | None = None
-    force_mae_mev_per_angstrom: float | None = None
-    force_rmse_mev_per_angstrom: float | None = None
-    stress_mae_gpa: float | None = None
-
-
-class EvaluateResult(Result):
-    """`sluice evaluate`."""
+class EvaluateResult(Metrics, Result):
+    """`sluice evaluate`: all errors; `energy_rmse_mev` is per structure."""
 
     model: str
     data: str
-    n_structures: int
-    n_atoms: int
-    energy_mae_mev_per_atom: float | None
-    energy_rmse_mev_per_atom: float | None
-    energy_rmse_mev: float | None = Field(description="per structure")
-    force_mae_mev_per_angstrom: float | None
-    force_rmse_mev_per_angstrom: float | None
-    stress_mae_gpa: float | None
-    properties: dict[str, PropertyErrors]
-    by_theory: dict[str, GroupErrors]
-    by_element: dict[str, GroupErrors]
     skipped: dict[str, int] = Field(default_factory=dict, description="reason -> structures that were not evaluated")
 
 

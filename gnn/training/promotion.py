@@ -6,7 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.training.evaluation import GroupMetrics, Metrics
+from gnn.training.metrics import GroupMetrics, Metrics
 
 QUANTITIES = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", "stress_mae_gpa")
 """Errors that are compared; those of properties come beside them."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gnn.training.evaluation import GroupMetrics, Metrics, PropertyMetrics
+from gnn.training.metrics import GroupMetrics, Metrics, PropertyMetrics
 from gnn.training.promotion import Rule, SuiteErrors, decide, ratio, suite_errors
 
 NAMES = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", "stress_mae_gpa", "gap MAE")
