@@ -64,15 +64,20 @@ FLOOR_NOTES = [
 ]
 
 
-def table_of(results: Sequence[SetResult], settings: Settings, command: str) -> BenchTable:
-    """One part a set with all contenders, one with the pairs of the same size, one with the floor of ours."""
+def table_of(
+    results: Sequence[SetResult], settings: Settings, command: str, ours: dict[str, str] | None = None
+) -> BenchTable:
+    """One part a set with all contenders, one with the pairs of the same size, one with the floor of ours.
+
+    `ours`: our versions when the run began; those of now where None.
+    """
     parts = [set_part(result) for result in results]
     if pairs := pair_rows(results):
         parts.append(Part(title="Ours against peers of the same size", columns=PAIR_COLUMNS, rows=pairs))
     if floors := floor_rows(results):
         parts.append(Part(title="The arithmetic floor", columns=FLOOR_COLUMNS, rows=floors, notes=FLOOR_NOTES))
     versions = dict(m.version.split() for result in results for m in result.measured.values())
-    facts = {"seeds": [settings.seed], "versions": versions | own_versions(), "notes": notes_of(settings)}
+    facts = {"seeds": [settings.seed], "versions": versions | (ours or own_versions()), "notes": notes_of(settings)}
     return bench_table(NAME, "Speed of potentials, one core, float32", command, parts, **facts)
 
 

@@ -103,6 +103,7 @@ def potential(
     """Speed and memory of our networks beside other packages', in turn, and against the arithmetic floor."""
     from flows.bench import potential as bench
     from flows.bench.potential_tables import table_of
+    from flows.bench.table import own_versions
 
     settings = bench.Settings(
         data=data,
@@ -117,7 +118,8 @@ def potential(
     extra = [f"--set {name}" for name in sets or []] + [f"--model {name}" for name in model or []]
     extra += ["--compiled"] if compiled else []
     command = " ".join(["sluice bench potential --data DATA", f"--rounds {rounds} --seconds {seconds:g}", *extra])
-    show(table_of(bench.run(settings), settings, command), as_json, print_table)
+    began = own_versions()
+    show(table_of(bench.run(settings), settings, command, began), as_json, print_table)
 
 
 @app.command("networks")
