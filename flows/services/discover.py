@@ -80,12 +80,14 @@ def answers(state: ServicesState, program: Program, tell: Callable[[str], None] 
     if state.is_here and not is_running(started):
         tell(f"note: {program.name} of this home does not run any more; going on without it (`sluice up` starts it)")
         return False
-    trouble = program.trouble(started) if program.name != "dask" else _dask_trouble(program)
+    trouble = trouble_from(state, program)
     if trouble is not None:
         tell(f"note: {program.name} of this home: {trouble}; going on without it")
     return trouble is None
 
 
-def _dask_trouble(program: Program) -> str | None:
-    """As far as it can be seen from any machine: the scheduler's pages are on its own loopback."""
-    return None if listens(program.url) else f"nothing listens at {program.url}"
+def trouble_from(state: ServicesState, program: Program) -> str | None:
+    """What is not well with a service, as far as this machine can see: Dask's pages are on its own loopback."""
+    if program.name.startswith("dask") and not state.is_here:
+        return None if listens(program.url) else f"nothing listens at {program.url}"
+    return program.trouble(state.services[program.name])

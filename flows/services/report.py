@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.cli.results import DaskRow, FlowRunRow, QueueRow, ServiceRow, StatusResult
 from flows.services import processes
-from flows.services.discover import reachable, setting_of
+from flows.services.discover import reachable, setting_of, trouble_from
 from flows.services.lifecycle import is_running
 from flows.services.probes import FAILURES
 from flows.services.programs import Program, Setting, programs
@@ -37,7 +37,7 @@ def status(home: Home, runs: int) -> StatusResult:
     healthy = {row.name for row in services if row.health == "healthy"}
     questions: list[tuple[str, str, Callable[[], Any]]] = [
         ("queues", "prefect", lambda: queues(setting)),
-        ("dask", "dask", lambda: dask_row(setting)),
+        ("dask", "dask", lambda: dask_row(setting) if state.is_here else None),
         ("runs", "prefect", lambda: recent_runs(setting, runs) if runs else []),
     ]
     for field, server, ask in questions:
@@ -62,7 +62,7 @@ def rows(home: Home, state: ServicesState) -> list[ServiceRow]:
 
 def _row(program: Program, started: Started, state: ServicesState) -> ServiceRow:
     runs = is_running(started) if state.is_here else True
-    trouble = program.trouble(started) if runs else "ended; `sluice up` starts it again"
+    trouble = trouble_from(state, program) if runs else "ended; `sluice up` starts it again"
     count, memory = processes.memory_mb(started.token) if state.is_here else (0, 0.0)
     return ServiceRow(
         name=started.name,
