@@ -35,6 +35,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "64 L0 triplet": {"channels": 64, "correlation": 2},
     "64 L1": {"channels": 64, "hidden_l_max": 1},
     "32 L2": {"channels": 32, "hidden_l_max": 2},
+    "tensor 32": {"family": "tensor", "channels": 32},
+    "tensor 64": {"family": "tensor", "channels": 64},
 }
 """Fields of ModelConfig by the name of a row."""
 
