@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from flows.events import server_address
 from gnn.errors import InputError
 
-TRY_S, WAIT_S = 1.0, 10.0
+TRY_S, WAIT_S = 15.0, 10.0
+"""How long one of several accelerators is asked for before the next, and the pause after the last."""
 LEASE_S = 120.0
 """How long the slot of a process that died stays taken."""
 
@@ -58,9 +60,10 @@ def training_slot(choices: Sequence[Accelerator], wait_s: float = WAIT_S) -> Ite
         return
     for choice in choices:
         _make_limit(choice.limit)
+    patience = None if len(choices) == 1 else TRY_S
     while True:
         for choice in choices:
-            with _held(choice.limit) as got:
+            with _held(choice.limit, patience) as got:
                 if got:
                     yield choice.device
                     return
@@ -84,17 +87,30 @@ def _make_limit(name: str) -> None:
 
 
 @contextmanager
-def _held(limit: str) -> Iterator[bool]:
-    """Hold the slot of a limit if it is free within a moment; whether it is held."""
-    from contextlib import ExitStack
-
+def _held(limit: str, patience: float | None) -> Iterator[bool]:
+    """Hold the slot of a limit, waiting for it so many seconds (None: as long as it takes); whether it is held."""
     from prefect.concurrency.sync import concurrency
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(concurrency(limit, timeout_seconds=TRY_S, lease_duration=LEASE_S, strict=True,
-                                            raise_on_lease_renewal_failure=False))  # fmt: skip
+            with _quiet():
+                stack.enter_context(
+                    concurrency(limit, timeout_seconds=patience, lease_duration=LEASE_S, strict=True,
+                                raise_on_lease_renewal_failure=False)
+                )  # fmt: skip
         except TimeoutError:
             yield False
             return
         yield True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Prefect from logging as an error that a slot is taken."""
+    logger = logging.getLogger("prefect._internal.concurrency")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
