@@ -89,7 +89,7 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int, n_s
             f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
             " start it anew with --fresh, or under another name"
         )
-    return _write(prepare(spec, inputs, workers, n_shards), folder, key)
+    return keep_prepared(prepare(spec, inputs, workers, n_shards), folder, key)
 
 
 def refuse_missing_files(spec: CampaignSpec) -> None:
@@ -183,7 +183,7 @@ def _last_losses(ledger: Ledger) -> str:
     return "dropped: " + ", ".join(f"{n} {reason}" for reason, n in lost.items())
 
 
-def _write(result: Prepared, folder: Path, key: str) -> Prepared:
+def keep_prepared(result: Prepared, folder: Path, key: str) -> Prepared:
     """Put the table and the plan in place, the plan last."""
     table = write_rows(folder / TABLE_NAME, _input_rows(result), INPUT_SCHEMA)
     plan = {

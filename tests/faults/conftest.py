@@ -83,7 +83,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def free_port() -> int:
+def find_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -158,7 +158,7 @@ class Room:
 
     def prefect_server(self, name: str = "prefect", port: int | None = None, **environment: str) -> str:
         """A Prefect server on loopback; its API address. The same name and port again continue its database."""
-        port = port or free_port()
+        port = port or find_port()
         api = f"http://127.0.0.1:{port}/api"
         home = {"PREFECT_HOME": str(self.folder / f"{name}-home"), "PREFECT_API_URL": api, **environment}
         self.start(name, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", **home)
@@ -375,3 +375,9 @@ def scores(campaign: Campaign) -> list[float]:
 def same(calm: Campaign) -> Callable[[Campaign], None]:
     """Asserts that a campaign's final table is the calm one's."""
     return lambda campaign: assert_same(campaign, calm)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Finds ports of loopback that nobody uses."""
+    return find_port

@@ -52,18 +52,6 @@ def dask(campaign: Any, free_port: Callable[[], int]) -> tuple[int, str]:
     return port, address
 
 
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    import socket
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
-
-
 def busy_workers(room: Any) -> list[psutil.Process]:
     """The processes in which shards are computed: those that nannies started."""
     return [child for child in room.descendants("workers") if "resource_tracker" not in " ".join(child.cmdline())]
@@ -159,8 +147,8 @@ def test_kill_9_of_postgresql(campaign: Any, judge: Judge, postgres: tuple[str, 
     api = campaign.room.prefect_server("own", PREFECT_SERVER_DATABASE_CONNECTION_URL=url)
     campaign.launch(pause_s=PAUSE_S, PREFECT_API_URL=api)
     campaign.wait_for_records(4)
-    restart()
     before = campaign.records()
+    restart()
     how = "goes on by itself"
     if campaign.room.wait("flow") != 0:
         how = "ends FAILED; the same command goes on"
