@@ -292,9 +292,6 @@ class Trainer:
         for batch in self.data.batches(
             split,
             max_atoms=self.recipe.max_atoms * self.config.batch.valid_factor,
-            max_edges=None,
-            seed=0,
-            epoch=0,
             shuffle=False,
             dtype=getattr(torch, self.config.dtype),
             start=self.processes.rank,
