@@ -27,8 +27,8 @@ EXECUTORS = {
     "os.system", "os.popen", "eval", "exec", "compile", "__import__",
 }  # fmt: skip
 IMPORTERS = {"importlib.import_module", "import_module"}
-MAY_IMPORT_BY_NAME = {"gnn/potentials/foreign.py"}
-"""Packages of foreign potentials, by the names that this program itself writes down."""
+MAY_IMPORT_BY_NAME = {"gnn/potentials/foreign.py", "flows/batch_cluster.py"}
+"""Optional packages, by names that these files themselves write down."""
 SECRETS = {"SLUICE_AUTH", "SLUICE_DATABASE_URL"}
 MAY_NAME_SECRETS = {"flows/services/secrets.py", "flows/services/discover.py"}
 
