@@ -162,10 +162,20 @@ def time_product(product: Product) -> float:
 
     dtype = torch.float64 if product.double else torch.float32
     left, right = (
-        torch.empty_strided(shape, strides, dtype=dtype).normal_() if math.prod(shape) else torch.empty(shape)
+        strided(shape, strides, dtype)
         for shape, strides in ((product.left, product.left_strides), (product.right, product.right_strides))
     )
     return time_call(lambda: torch.matmul(left, right))
+
+
+def strided(shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> Any:
+    """A tensor of random numbers of this shape and these strides, which may overlap."""
+    import torch
+
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    size = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    return torch.randn(size, dtype=dtype).as_strided(shape, strides)
 
 
 def time_copy(size: int) -> float:

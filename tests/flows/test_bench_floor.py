@@ -7,7 +7,18 @@ from collections import Counter
 import pytest
 import torch
 
-from flows.bench.floor import Floor, Product, Work, count_work, floor_of, nbytes, size_class, time_call
+from flows.bench.floor import (
+    Floor,
+    Product,
+    Work,
+    count_work,
+    floor_of,
+    nbytes,
+    size_class,
+    strided,
+    time_call,
+    time_product,
+)
 
 
 def test_product_of_two_matrices() -> None:
@@ -64,6 +75,19 @@ def test_floor_is_the_sum_over_shapes() -> None:
     assert found.moved_s == pytest.approx(2048 / 1e9)
     assert found.gflop_rate == pytest.approx(1.0)
     assert found.gbyte_rate == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("strides", [(4, 1), (1, 3), (0, 1), (1, 1), (0, 0)])
+def test_factors_have_the_strides_of_the_step(strides: tuple[int, int]) -> None:
+    factor = strided((3, 4), strides, torch.float32)
+    assert factor.shape == (3, 4)
+    assert factor.stride() == strides
+    assert time_product(Product((3, 4), (4, 2), strides, (2, 1))) > 0
+
+
+def test_empty_factors() -> None:
+    assert strided((0, 4), (4, 1), torch.float64).dtype == torch.float64
+    assert Product((0, 4), (4, 2), (4, 1), (2, 1)).flops == 0
 
 
 def test_nothing_done_has_no_rate() -> None:

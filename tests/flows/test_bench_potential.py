@@ -113,6 +113,17 @@ def test_a_worker_answers_and_its_last_words_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("pretended")
+def test_a_floor_that_is_not_found_loses_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(potential, "say", said.append)
+    with client.worker("sluice", tmp_path) as own:
+        own.process.kill()
+        own.process.wait()
+        assert potential.floors_of(own, Contender("sluice", "ace_8_L0")) == {}
+    assert said[0].startswith("no floor: sluice failed at 'floor'")
+
+
+@pytest.mark.usefixtures("pretended")
 def test_tabulated_networks_are_not_trained(tmp_path: Path) -> None:
     with client.worker("sluice", tmp_path) as own:
         own_request = {"train": [[0]], "infer": [[0]]}

@@ -70,7 +70,8 @@ class Worker:
     def close(self) -> None:
         """End the worker."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with suppress(BrokenPipeError):  # what a dead worker was last asked is still in the pipe
+                self.process.stdin.close()
         try:
             self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
