@@ -37,7 +37,7 @@ class Batch:
     structure (N,) int64, the structure of each atom; n_atoms (B,) int64;
     senders, receivers (E,) int64, **sorted by receiver**; shifts (E, 3), integer images as floats:
     the vector of an edge is positions[sender] - positions[receiver] + shift @ cell[structure[receiver]];
-    theory (B,) int64, index into the model's theories.
+    theory (B,) int64, index into the model's theories; width, where every atom receives equally many edges: how many.
     """
 
     numbers: Tensor
@@ -51,6 +51,7 @@ class Batch:
     shifts: Tensor
     theory: Tensor
     labels: Labels | None = None
+    width: int | None = None
 
     @property
     def n_structures(self) -> int:

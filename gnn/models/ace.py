@@ -70,7 +70,7 @@ class AceNetwork(nn.Module):
     def forward(self, batch: Batch, vectors: Tensor, elements: Tensor) -> list[Tensor]:
         """Invariants of every layer, (N, C) each; vectors (E, 3) Å, elements (N,) as indices of the config's."""
         distance = torch.linalg.vector_norm(vectors, dim=1)
-        blocks = neighbour_blocks(batch.receivers, batch.numbers.shape[0])
+        blocks = neighbour_blocks(batch.receivers, batch.numbers.shape[0], batch.width)
         edges = EdgeGeometry(batch.senders, blocks, blocks.pad(self.harmonics(vectors / distance.unsqueeze(1))))
         radial = list(self.radial(distance).chunk(sum(self.radial_parts), dim=1))
         features = [self.embedding().index_select(0, elements).unsqueeze(0)]

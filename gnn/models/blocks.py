@@ -54,8 +54,10 @@ class NeighbourBlocks:
         return x.view(self.n_atoms, self.width, x.shape[1])
 
 
-def neighbour_blocks(receivers: Tensor, n_atoms: int) -> NeighbourBlocks:
-    """Blocks of edges that are sorted by receiver. Shapes: receivers (E,) int64."""
+def neighbour_blocks(receivers: Tensor, n_atoms: int, width: int | None = None) -> NeighbourBlocks:
+    """Blocks of edges that are sorted by receiver; `width` where every atom receives so many. receivers (E,) int64."""
+    if width is not None:
+        return NeighbourBlocks(n_atoms, width, None)
     counts = torch.bincount(receivers, minlength=n_atoms)
     width = max(1, int(counts.max()))
     n_edges = receivers.shape[0]

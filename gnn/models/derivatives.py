@@ -33,7 +33,11 @@ def derivatives(
     if not (forces or stress):
         return Derivatives(None, None)
     (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=training, materialize_grads=True)
-    bonds = vectors if training else vectors.detach()
+    return from_slope(slope, vectors if training else vectors.detach(), batch, forces=forces, stress=stress)
+
+
+def from_slope(slope: Tensor, bonds: Tensor, batch: Batch, *, forces: bool, stress: bool) -> Derivatives:
+    """Forces and stress from g = dE/dv. Shapes: slope and bonds (E, 3)."""
     return Derivatives(_forces(slope, batch) if forces else None, _stress(slope, bonds, batch) if stress else None)
 
 

@@ -13,7 +13,7 @@ from gnn.errors import InputError
 from gnn.graphs.batch import Batch, edge_vectors
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.constants import ExactConstants
-from gnn.models.derivatives import derivatives
+from gnn.models.derivatives import Derivatives, derivatives
 from gnn.models.heads import EnergyHead, PropertyHead
 from gnn.models.network import FAMILIES
 from gnn.models.zbl import ZblRepulsion
@@ -69,13 +69,13 @@ class Model(ExactConstants):
         Raises:
             InputError: an element or a theory that the model does not know.
         """
-        elements = self._elements(batch)
+        elements = self.element_indices(batch)
         slopes = forces or stress
         with torch.set_grad_enabled(training or slopes):
             vectors = edge_vectors(batch, batch.positions, batch.cell).detach().requires_grad_(slopes)
             features = self.network(batch, vectors, elements)
             theory = batch.theory.index_select(0, batch.structure)
-            node_energy = self._node_energy(batch, vectors, features, elements, theory)
+            node_energy = self.node_energies(batch, vectors, features, elements, theory)
             energy = _sum_by_structure(node_energy, batch)
             place = (theory, batch.structure, batch.n_atoms)
             properties = {name: head(features, *place) for name, head in self.property_heads.items()}
@@ -90,13 +90,27 @@ class Model(ExactConstants):
             last_layer=self._last_layer(batch, features) if last_layer else None,
         )
 
+    def completed(
+        self, batch: Batch, node_energy: Tensor, features: list[Tensor], slopes: Derivatives, last_layer: bool
+    ) -> Prediction:
+        """A prediction from energies (N,) and invariants (N, C) a layer of the atoms, and the energy's derivatives."""
+        place = (batch.theory.index_select(0, batch.structure), batch.structure, batch.n_atoms)
+        return Prediction(
+            energy=_sum_by_structure(node_energy, batch),
+            forces=slopes.forces,
+            stress=slopes.stress,
+            properties={name: head(features, *place) for name, head in self.property_heads.items()},
+            node_energy=node_energy,
+            last_layer=self._last_layer(batch, features) if last_layer else None,
+        )
+
     def _last_layer(self, batch: Batch, features: list[Tensor]) -> Tensor:
         """The energy readout's inputs, averaged over each structure's atoms: (B, D) float64."""
         inputs = self.energy_head.readout.inputs([layer.detach() for layer in features]).detach().double()
         total = inputs.new_zeros(batch.n_structures, inputs.shape[1]).index_add(0, batch.structure, inputs)
         return total / batch.n_atoms.unsqueeze(1)
 
-    def _elements(self, batch: Batch) -> Tensor:
+    def element_indices(self, batch: Batch) -> Tensor:
         """Element indices of the atoms (N,), after a check of elements and theories with one wait for the device."""
         elements = self.element_index.index_select(0, batch.numbers)
         bounds = torch.stack([elements.min(), batch.theory.min(), batch.theory.max()]).tolist()
@@ -112,7 +126,7 @@ class Model(ExactConstants):
             )
         return elements
 
-    def _node_energy(
+    def node_energies(
         self, batch: Batch, vectors: Tensor, features: list[Tensor], elements: Tensor, theory: Tensor
     ) -> Tensor:
         """Each atom's energy in eV, float64 (N,)."""

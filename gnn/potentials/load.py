@@ -17,6 +17,7 @@ from gnn.models.device import device_of
 from gnn.models.model import Model, Prediction
 from gnn.models.radial_table import tabulate
 from gnn.potentials.allocator import keep_freed_memory
+from gnn.potentials.compiled import CompiledModel, compiled
 from gnn.potentials.evaluate import predict_atoms
 from gnn.potentials.potential import AtomsPrediction, BatchPrediction
 from gnn.training.checkpoint import CheckpointManifest, read_checkpoint, read_whitening
@@ -49,7 +50,7 @@ class CheckpointPotential:
     def __init__(
         self,
         manifest: CheckpointManifest,
-        members: Sequence[Model],
+        members: Sequence[Model | CompiledModel],
         theory: str,
         device: torch.device,
         dtype: torch.dtype,
@@ -158,7 +159,11 @@ def _mean(values: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def load(
-    path: Path, theory: str | None = None, device: str = "cpu", dtype: Precision | str = "float32"
+    path: Path,
+    theory: str | None = None,
+    device: str = "cpu",
+    dtype: Precision | str = "float32",
+    compile: bool = False,  # noqa: A002 (the word that torch has for it)
 ) -> CheckpointPotential:
     """The checkpoint in the folder `path` as a potential.
 
@@ -169,6 +174,9 @@ def load(
         theory: level of theory whose energies are wanted; needed where the checkpoint has several.
         device: `cpu`, `cuda`, `cuda:1`, or `auto` (a GPU where there is one).
         dtype: `float32`, or `float64` for phonons and finite differences.
+        compile: whether the first batch waits for a compiler (a minute) to make the following ones faster; where that
+            fails or changes the numbers, a warning says so and the networks are used as they are. Takes the place of
+            tables.
 
     Raises:
         InputError: no whole checkpoint there, an unknown theory, or a device that this machine has not.
@@ -179,10 +187,13 @@ def load(
     chosen = _chosen_theory(manifest, theory, path)
     keep_freed_memory()
     ready = [member.to(device=place, dtype=precision).eval().requires_grad_(False) for member in members]
+    last_layer = _last_layer(manifest, Path(path))
+    if compile:
+        return CheckpointPotential(manifest, compiled(ready), chosen, place, precision, last_layer=last_layer)
     if place.type == "cpu" and precision == torch.float32:
         for member in ready:
             tabulate(member)
-    return CheckpointPotential(manifest, ready, chosen, place, precision, last_layer=_last_layer(manifest, Path(path)))
+    return CheckpointPotential(manifest, ready, chosen, place, precision, last_layer=last_layer)
 
 
 def _last_layer(manifest: CheckpointManifest, path: Path) -> LastLayer | None:

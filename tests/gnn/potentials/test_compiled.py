@@ -1,0 +1,119 @@
+"""Compiled models give the model's numbers, for every size, or say why they are not compiled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from gnn.errors import InputError
+from gnn.graphs.collate import batch_of_atoms
+from gnn.models.model import Model
+from gnn.potentials.compiled import CompiledModel, CompileWarning, filled
+from gnn.potentials.load import load
+from gnn.training.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model(make_checkpoint: Callable[..., Path]) -> Model:
+    found = read_checkpoint(make_checkpoint(members=1, properties=True))[1][0]
+    return found.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def traced(model: Model) -> CompiledModel:
+    """The traced graph, run as it is: what a compiler is given."""
+    return CompiledModel(model, compiler=lambda graph: graph)
+
+
+def assert_same(mine: Any, plain: Any) -> None:
+    torch.testing.assert_close(mine.energy, plain.energy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(mine.forces, plain.forces, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine.stress, plain.stress, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(mine.last_layer, plain.last_layer, rtol=1e-4, atol=1e-6)
+    assert mine.properties.keys() == plain.properties.keys()
+    for name, value in plain.properties.items():
+        torch.testing.assert_close(mine.properties[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_one_trace_serves_batches_of_all_sizes(model: Model, traced: CompiledModel, structures: list[Atoms]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileWarning)
+        for chosen in (structures[:4], structures, structures[5:], [bulk("Cu") * (3, 2, 2)]):
+            batch = batch_of_atoms(chosen, 4.0)
+            assert_same(traced.predict(batch, last_layer=True), model.predict(batch, last_layer=True))
+    assert traced.reason is None
+    assert traced._program is not None
+
+
+def test_small_batches_and_energies_alone_are_the_models_own(model: Model, traced: CompiledModel) -> None:
+    alone, water = batch_of_atoms([Atoms("Cu")], 4.0), batch_of_atoms([molecule("H2O")], 4.0)
+    assert torch.equal(traced.predict(alone).energy, model.predict(alone).energy)
+    found = traced.predict(water, forces=False, stress=False)
+    assert found.forces is None
+    assert torch.equal(found.energy, model.predict(water).energy)
+
+
+def test_a_batch_is_filled_with_edges_that_reach_nowhere() -> None:
+    batch = batch_of_atoms([molecule("H2O"), Atoms("Cu")], 4.0)
+    vectors = torch.arange(3.0 * len(batch.senders)).view(-1, 3)
+    found = filled(batch, vectors, 4.0)
+    assert found.vectors.shape == (4, 2, 3)
+    torch.testing.assert_close(found.vectors.reshape(-1, 3)[found.places], vectors)
+    assert found.vectors[3].norm(dim=1).tolist() == [8.0, 8.0]
+    assert found.senders.view(4, 2)[3].tolist() == [3, 3]
+
+
+def test_a_program_that_changes_the_numbers_is_not_used(model: Model) -> None:
+    wrong = CompiledModel(model, compiler=lambda graph: lambda *tensors: [1.01 * found for found in graph(*tensors)])
+    batch = batch_of_atoms([bulk("Cu", cubic=True), molecule("H2O")], 4.0)
+    with pytest.warns(CompileWarning, match="changes energies or forces by"):
+        found = wrong.predict(batch)
+    assert torch.equal(found.energy, model.predict(batch).energy)
+    assert torch.equal(wrong.predict(batch).forces, model.predict(batch).forces)
+
+
+def test_a_compiler_that_fails_gives_its_reason(model: Model) -> None:
+    def broken(graph: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nfound")
+
+    batch = batch_of_atoms([molecule("H2O")], 4.0)
+    failing = CompiledModel(model, broken)
+    with pytest.warns(CompileWarning, match="RuntimeError: no C\\+\\+ compiler found"):
+        failing.predict(batch)
+    assert failing.reason is not None
+
+
+def test_unknown_elements_are_refused_and_other_families_told(model: Model, traced: CompiledModel) -> None:
+    with pytest.raises(InputError, match="does not know Ni"):
+        traced.predict(batch_of_atoms([bulk("Ni", cubic=True)], 4.0))
+    other = CompiledModel(model)
+    other.config = model.config.model_copy(update={"family": "tensor"})
+    batch = batch_of_atoms([molecule("H2O")], 4.0)
+    with pytest.warns(CompileWarning, match="family tensor is not among ace"):
+        assert torch.equal(other.predict(batch).energy, model.predict(batch).energy)
+
+
+def test_a_potential_takes_compiled_members(make_checkpoint: Callable[..., Path], traced: CompiledModel) -> None:
+    potential = load(make_checkpoint(members=2), compile=True)
+    assert all(isinstance(member, CompiledModel) for member in potential.members)
+    potential.members = [traced, traced]
+    found = potential.predict_atoms([bulk("Cu", cubic=True)])[0]
+    assert found.uncertainty == 0
+    assert found.forces is not None
+
+
+@pytest.mark.long
+def test_inductor_gives_the_same_numbers(model: Model, structures: list[Atoms]) -> None:
+    mine = CompiledModel(model)
+    for chosen in (structures, structures[:4]):
+        batch = batch_of_atoms(chosen, 4.0)
+        mine.predict(batch)
+        assert_same(mine.predict(batch, last_layer=True), model.predict(batch, last_layer=True))
+    assert mine.reason is None
