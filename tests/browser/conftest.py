@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +78,102 @@ def requests() -> Callable[[object], list[str]]:
         return [request["request"]["url"] for request in sent]
 
     return asked
+
+
+# ---- the services of a home
+
+
+@dataclass(frozen=True)
+class Served:
+    """A home with `sluice up` and `sluice deploy`."""
+
+    home: Path
+    prefect: str
+    mlflow: str
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a verb under the home."""
+        command = [sys.executable, "-m", "flows.cli.main", *arguments]
+        variables = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        environment = {**variables, "SLUICE_HOME": str(self.home)}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.home, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def sluice(self, *arguments: str, timeout: float = 500) -> str:
+        """Run a verb under the home; its stdout."""
+        running = self.start(*arguments)
+        out, told = running.communicate(timeout=timeout)
+        assert running.returncode == 0, f"{arguments}: {out[-2000:]}{told[-2000:]}"
+        return out
+
+    def api(self, path: str, content: dict[str, Any] | None = None) -> Any:
+        """Ask Prefect's API; with `content`, by POST."""
+        import httpx
+
+        url = f"{self.prefect}/api{path}"
+        answer = httpx.get(url, timeout=60) if content is None else httpx.post(url, json=content, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def deployment(self, name: str) -> str:
+        """The id of a deployment, FLOW/NAME."""
+        return str(self.api(f"/deployments/name/{name}")["id"])
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        """The runs of a deployment that are due, the oldest first."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        return [run for run in self.api("/flow_runs/filter", wanted) if not run["auto_scheduled"]]
+
+
+HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "SLUICE_CLUSTER", "PREFECT_LOGGING_LEVEL")
+"""What other tests leave in the environment and the services must not inherit."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def served(chromium, tmp_path_factory) -> Iterator[Served]:
+    """Standing services for a new home, on ports of their own."""
+    ports = free_ports(4)
+    home = tmp_path_factory.mktemp("served")
+    found = Served(home, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+    names = ("--prefect-port", "--mlflow-port", "--dask-port", "--dashboard-port")
+    options = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
+    try:
+        found.sluice("up", *options, "--workers", "1", "--runs", "2", "--timeout", "400")
+        yield found
+    finally:
+        found.sluice("down")
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait until a function gives something true, and give that."""
+
+    def wait(function: Callable[[], Any], seconds: float = 400, every: float = 0.5) -> Any:
+        ends = time.monotonic() + seconds
+        while not (found := function()):
+            assert time.monotonic() < ends, f"waited {seconds} s in vain"
+            time.sleep(every)
+        return found
+
+    return wait
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[object, str], None]:
+    """Keep a screenshot; in the folder that SLUICE_PICTURES names, where it is set."""
+    folder = Path(os.environ.get("SLUICE_PICTURES", tmp_path))
+
+    def keep(browser: Any, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        assert browser.save_screenshot(str(folder / f"{name}.png"))
+
+    return keep
