@@ -7,7 +7,7 @@ the truth part has a structure in the training part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, permutations, zip_longest
 
@@ -46,6 +46,7 @@ than the dearest were labelled before there was a limit; they are kept."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 ORDERING_SITES = 5
 N_ORDERINGS = 500
+N_TRUTH_ORDERINGS = 50
 ORDERING_SCALES = (0.78, 1.08)
 FRAMES_A_RELAXATION = 5
 
@@ -76,6 +77,35 @@ class Decoration:
     def is_cheap(self) -> bool:
         """Whether its symmetry makes a label of it cheap."""
         return _cost(self.atoms()) <= CHEAP
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Elements on the sites of a derivative superstructure."""
+
+    derivative: Derivative
+    elements: tuple[str, ...]
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return reduced_formula([atomic_numbers[self.elements[colour]] for colour in self.derivative.colours])
+
+    def atoms(self, scale: float = CONTRACTION) -> Atoms:
+        """The crystal at `scale` times the sum of the elements' volumes."""
+        volume = scale * guess_volume([self.elements[colour] for colour in self.derivative.colours])
+        return self.derivative.decorate(self.elements, volume)
+
+    def static(self) -> LabelJob:
+        """A label at a random volume; every ordering is a crystal of its own."""
+        random = np.random.default_rng(_rank(f"ordering {self.derivative.name} {self.elements}"))
+        crystal = f"{self.derivative.name} {'-'.join(self.elements)}"
+        atoms = self.atoms(random.uniform(*ORDERING_SCALES))
+        return _job(atoms, "static", crystal, f"ordering-{self.derivative.parent}")
+
+    def relaxation(self) -> LabelJob:
+        """A relaxation from the guessed volume."""
+        return _job(self.atoms(), "relax", self.formula, f"truth-{self.derivative.parent}")
 
 
 def _rank(text: str) -> int:
@@ -112,10 +142,13 @@ def _dealt(pool: list[Decoration], most: int) -> list[Decoration]:
 
 
 def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
-    """Relaxations of decorations whose formula occurs nowhere in the training part."""
+    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part."""
     hidden = truth_formulas(pool)
     chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
-    return [_job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in _dealt(chosen, most)]
+    compound_jobs = [_job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in _dealt(chosen, most)]
+    orderings = (ordering.relaxation() for ordering in _dealt_orderings(lambda formula: formula in hidden))
+    cheap = (job for job in orderings if _cost(job.atoms()) <= CHEAP)
+    return [*compound_jobs, *islice(cheap, N_TRUTH_ORDERINGS)]
 
 
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
@@ -197,35 +230,26 @@ def _rattled_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
 
 def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
     """Affordable orderings of two to four elements on fcc, bcc, hcp and diamond, each at a volume of its own."""
-    affordable = (job for job in _dealt_orderings(hidden) if _cost(job.atoms()) <= AFFORDABLE)
-    return islice(affordable, N_ORDERINGS)
+    jobs = (ordering.static() for ordering in _dealt_orderings(lambda formula: formula not in hidden))
+    return islice((job for job in jobs if _cost(job.atoms()) <= AFFORDABLE), N_ORDERINGS)
 
 
-def _dealt_orderings(hidden: frozenset[str]) -> Iterator[LabelJob]:
-    """Jobs dealt round by round over the formulas that are not hidden, at random within a formula."""
-    by_formula: dict[str, list[tuple[Derivative, tuple[str, ...]]]] = {}
-    for derivative, elements in sorted(_orderings(), key=lambda pair: _rank(f"{pair[0].name} {pair[1]}")):
-        formula = reduced_formula([atomic_numbers[elements[colour]] for colour in derivative.colours])
-        if formula not in hidden:
-            by_formula.setdefault(formula, []).append((derivative, elements))
+def _dealt_orderings(wanted: Callable[[str], bool]) -> Iterator[Ordering]:
+    """Orderings dealt round by round over the formulas that are wanted, at random within a formula."""
+    by_formula: dict[str, list[Ordering]] = {}
+    for ordering in sorted(_orderings(), key=lambda each: _rank(f"{each.derivative.name} {each.elements}")):
+        if wanted(ordering.formula):
+            by_formula.setdefault(ordering.formula, []).append(ordering)
     for dealt in zip_longest(*by_formula.values()):
-        for derivative, elements in filter(None, dealt):
-            yield _ordering_job(derivative, elements)
+        yield from filter(None, dealt)
 
 
-def _orderings() -> Iterable[tuple[Derivative, tuple[str, ...]]]:
+def _orderings() -> Iterable[Ordering]:
     for parent in PARENTS:
         for n_sites in range(2, ORDERING_SITES + 1):
             for n_elements in range(2, len(ELEMENTS) + 1):
                 for derivative in derivatives(parent, n_sites, n_elements):
-                    yield from ((derivative, elements) for elements in permutations(ELEMENTS, n_elements))
-
-
-def _ordering_job(derivative: Derivative, elements: tuple[str, ...]) -> LabelJob:
-    scale = np.random.default_rng(_rank(f"ordering {derivative.name} {elements}")).uniform(*ORDERING_SCALES)
-    crystal = f"{derivative.name} {'-'.join(elements)}"
-    volume = scale * guess_volume([elements[colour] for colour in derivative.colours])
-    return _job(derivative.decorate(elements, volume), "static", crystal, f"ordering-{derivative.parent}")
+                    yield from (Ordering(derivative, elements) for elements in permutations(ELEMENTS, n_elements))
 
 
 def _distorted(atoms: Atoms, name: str) -> Atoms:
