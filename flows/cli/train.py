@@ -44,8 +44,10 @@ def train(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a network on data sets of the lake; the same command continues what was interrupted."""
+    from gnn.graphs.splits import parse_shares
+
     options = {
-        "data": {"datasets": dataset, "split": None if split is None else parse_split(split)},
+        "data": {"datasets": dataset, "split": parse_shares(split) if split else None},
         "preset": preset,
         "minutes": minutes,
         "epochs": epochs,
@@ -83,11 +85,11 @@ def configuration(path: Path | None, options: dict[str, Any], changes: dict[str,
     from gnn.errors import InputError
     from gnn.training.config import make_config, read_config
 
-    values = merged(read_config(path) if path else {}, given(options))
-    if "epochs" in given(options):
-        values.pop("minutes", None)
-    if "minutes" in given(options):
-        values.pop("epochs", None)
+    options = given(options)
+    values = merged(read_config(path) if path else {}, options)
+    for budget, other in (("epochs", "minutes"), ("minutes", "epochs")):
+        if budget in options and other not in options:
+            values.pop(other, None)
     checked = make_config(merged(values, changes))
     if checked.minutes is None and checked.epochs is None:
         raise InputError("no budget: give --minutes M or --epochs N, or write one of them in the configuration")
@@ -104,26 +106,6 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         if kept not in (None, {}):
             result[name] = kept
     return result
-
-
-def parse_split(text: str) -> dict[str, float]:
-    """`train=0.8,valid=0.1,test=0.1` or `train=450,valid=50` as a table.
-
-    Raises:
-        InputError: it is not of this form.
-    """
-    from gnn.errors import InputError
-
-    parts: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        if name.strip() not in ("train", "valid", "test"):
-            raise InputError(f"--split {text!r}: {part!r} is not train=N, valid=N or test=N")
-        try:
-            parts[name.strip()] = float(number)
-        except ValueError:
-            raise InputError(f"--split {text!r}: {number!r} is not a number") from None
-    return parts
 
 
 def describe(result: TrainResult) -> None:

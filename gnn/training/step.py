@@ -29,6 +29,7 @@ class EagerStep:
 
     def __init__(self, model: Model, losses: LossConfig, scales: Scales, wanted: Wanted) -> None:
         self.model, self.losses, self.scales, self.wanted = model, losses, scales, wanted
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
 
     def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> dict[str, Tensor]:
         """See `Step`."""
@@ -38,5 +39,5 @@ class EagerStep:
         if not terms:
             return {}
         loss = total_loss(terms, self.losses, progress)
-        loss.backward()
+        loss.backward(inputs=self.weights)  # the slopes of the geometry, which nobody reads, stay uncomputed
         return {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}

@@ -182,16 +182,21 @@ def test_passing_errors_are_tried_again_with_growing_pauses(run, home, monkeypat
 
 
 def test_tasks_are_named_by_shard_in_the_server(run):
+    from prefect import tags
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
-    run(failing=(1,))
+    with tags("this-very-run"):
+        run(failing=(1,))
+    ours = FlowRunFilter(tags=FlowRunFilterTags(all_=["this-very-run"]))
+    expected = {f"shard-{index:04d}" for index in range(N)}
+    names: set[str] = set()
+    deadline = time.monotonic() + 60
     with get_client(sync_client=True) as server:
-        names = {}
-        deadline = time.monotonic() + 20
-        while len(names) < N and time.monotonic() < deadline:
-            names = {task.name: task.state_name for task in server.read_task_runs(limit=N)}
+        while names != expected and time.monotonic() < deadline:
+            names = {task.name for task in server.read_task_runs(flow_run_filter=ours)}
             time.sleep(0.2)
-    assert set(names) == {f"shard-{index:04d}" for index in range(N)}
+    assert names == expected
 
 
 def test_results_are_json_under_the_home(run, home):

@@ -215,7 +215,7 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
 
 def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
     from flows.cli.output import overrides
-    from flows.cli.train import configuration, parse_split
+    from flows.cli.train import configuration
 
     path = tmp_path / "c.toml"
     path.write_text('epochs = 7\npreset = "small"\n[data]\ndatasets = ["a"]\n[optimiser]\nlr = 0.5\n')
@@ -224,7 +224,13 @@ def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
     assert config.data.datasets == ["b"]
     assert (config.minutes, config.epochs, config.preset, config.seed) == (2.0, None, "small", 9)
     assert config.optimiser.lr == 0.25
-    assert parse_split("train=0.8, valid=0.1,test=0.1") == {"train": 0.8, "valid": 0.1, "test": 0.1}
+
+
+def test_two_budgets_are_refused() -> None:
+    from flows.cli.train import configuration
+
+    with pytest.raises(InputError, match="epochs and minutes are both given"):
+        configuration(None, {"data": {"datasets": ["a"]}, "minutes": 2.0, "epochs": 3}, {})
 
 
 def test_a_dry_run_does_nothing(lake_home: Home) -> None:
