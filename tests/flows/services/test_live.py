@@ -20,7 +20,7 @@ from flows.services import processes
 from flows.services.state import NAMES, ServicesState, read_state
 from flows.settings import Home
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.server, pytest.mark.long, pytest.mark.timeout(900)]
 
 PASSWORD = "hunter2-Sesame"
 FLOW = """
@@ -186,7 +186,6 @@ def check_mending(home: Home, state: ServicesState, until: Callable[..., None]) 
     assert {row["health"] for row in mended["services"]} == {"healthy"}
 
 
-@pytest.mark.long
 def test_with_a_password_nobody_gets_in_without(
     cared_for: Home, ports: dict[str, int], checkpoints: list[Path], tmp_path: Path
 ) -> None:
