@@ -61,6 +61,8 @@ PROPERTY = (
     "[...document.querySelectorAll('.schema-form-property')].find((node) =>"
     " node.querySelector('.schema-form-property__label')?.textContent.trim().split(' ')[0] === '{name}')"
 )
+LONG = ("--set", "name=killed", "--set", 'candidates.prototypes=["all"]', "--set", "relaxation.max_steps=5000")
+"""What makes the campaign last some minutes."""
 PLOTS = 'img[src*="get-artifact"]'
 SHARDS = {"sort": "EXPECTED_START_TIME_ASC", "limit": 200}
 
@@ -89,7 +91,8 @@ def deployed(served: Any) -> Any:
 
 
 def body(page: Any) -> str:
-    return str(page.execute_script("return document.body.innerText"))
+    """The page's words; its no-break spaces as spaces."""
+    return str(page.execute_script("return document.body.innerText")).replace("\xa0", " ")
 
 
 def press(page: Any, text: str, within: str = "document") -> bool:
@@ -217,7 +220,7 @@ def test_a_second_night_without_news_does_nothing(deployed, until) -> None:
 
 
 def test_a_run_whose_process_was_killed_is_marked_crashed(deployed, until) -> None:
-    running = deployed.start("screen", "metals.toml", "--set", "name=killed", "--cluster", "threads")
+    running = deployed.start("screen", "metals.toml", *LONG, "--cluster", "threads")
     begun = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "flows": {"name": {"any_": ["screen"]}}}
     run_id = until(lambda: deployed.api("/flow_runs/filter", begun))[0]["id"]
     heard = {
