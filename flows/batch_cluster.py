@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.settings import MARKER, Home, find_home
+from flows.settings import Home, find_home, home_table
 from gnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,22 +59,11 @@ def read_cluster_settings(home: Home | None = None) -> ClusterSettings:
     names = {f"{PREFIX}{name.upper()}": name for name in ClusterSettings.model_fields}
     given = {field: os.environ[name] for name, field in names.items() if os.environ.get(name)}
     try:
-        return ClusterSettings.model_validate({**_from_toml(home), **given})
+        return ClusterSettings.model_validate({**home_table(home, TABLE), **given})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or TABLE
         raise InputError(f"{TABLE}: {where}: {first['msg']} (got {first['input']!r})") from None
-
-
-def _from_toml(home: Home) -> dict[str, Any]:
-    path = home.root / MARKER
-    if not path.is_file():
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    return table if isinstance(table, dict) else {"": table}
 
 
 def batch_cluster(kind: Batch, settings: ClusterSettings, workers: int | None = None) -> Cluster:

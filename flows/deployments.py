@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.settings import MARKER, WORK_POOL, WORK_POOL_TYPE, Home
+from flows.settings import WORK_POOL, WORK_POOL_TYPE, Home, home_table
 from gnn.errors import InputError
 from gnn.overlay import merged
 
@@ -86,29 +85,11 @@ def planned(home: Home, changes: Mapping[str, Any] | None = None) -> list[Deploy
     Raises:
         InputError: the file or a value in it cannot be used, or a parameter is none of its flow.
     """
-    tables = merged(merged(DEFAULTS, configured(home)), changes or {})
+    tables = merged(merged(DEFAULTS, home_table(home, TABLE)), changes or {})
     found = [make_deployment(name, table) for name, table in tables.items()]
     for deployment in found:
         check_parameters(deployment)
     return found
-
-
-def configured(home: Home) -> dict[str, Any]:
-    """The `[deployments]` of the home's sluice.toml.
-
-    Raises:
-        InputError: it is not TOML, or has no table there.
-    """
-    path = home.root / MARKER
-    if not path.is_file():
-        return {}
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    if not isinstance(tables, dict):
-        raise InputError(f"{path}: {TABLE} = {tables!r} is no table; write [{TABLE}.NAME]")
-    return tables
 
 
 def make_deployment(name: str, table: Any) -> Deployment:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from gnn.errors import InputError
 
 MARKER = "sluice.toml"
 WORK_POOL, WORK_POOL_TYPE = "sluice", "process"
@@ -99,3 +103,21 @@ def find_home(start: Path | None = None) -> Home:
         if (folder / MARKER).is_file():
             return Home(folder)
     return Home(here)
+
+
+def home_table(home: Home, name: str) -> dict[str, Any]:
+    """The table `name` of the home's sluice.toml; empty where there is none.
+
+    Raises:
+        InputError: the file is not TOML, or the name is no table in it.
+    """
+    path = home.root / MARKER
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {name} = {table!r} is no table; write [{name}]")
+    return table

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from flows.services.secrets import AUTH, DATABASE, FILE_SUFFIX, credentials, secret
-from flows.settings import MARKER, Home
+from flows.settings import Home, home_table
 from gnn.errors import InputError
 
 LOOPBACK = "127.0.0.1"
@@ -121,25 +120,12 @@ def read_settings(home: Home, changes: dict[str, Any], base: ServiceSettings | N
     values = base.model_dump() if base is not None else {}
     given = {name: value for name, value in changes.items() if value is not None}
     try:
-        settings = ServiceSettings.model_validate({**values, **_from_toml(home), **_from_environment(), **given})
+        settings = ServiceSettings.model_validate({**values, **home_table(home, TABLE), **_from_environment(), **given})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or TABLE
         raise InputError(f"services: {where}: {first['msg']} (got {first['input']!r})") from None
     return settings.model_copy(update=_remembered_files(settings, home))
-
-
-def _from_toml(home: Home) -> dict[str, Any]:
-    path = home.root / MARKER
-    if not path.is_file():
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: {TABLE} must be a table")
-    return table
 
 
 def _from_environment() -> dict[str, str]:

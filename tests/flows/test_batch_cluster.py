@@ -37,7 +37,7 @@ def test_settings_come_from_the_home_and_the_environment(home: Home, monkeypatch
         ("[cluster]\nworkers = 0\n", "cluster: workers: .*greater than or equal to 1.*got 0"),
         ("[cluster]\ngpus = 2\n", "cluster: gpus: "),
         ("[cluster]\nnodes = 2\n", "cluster: nodes: Extra inputs"),
-        ("cluster = 3\n", "cluster: "),
+        ("cluster = 3\n", "is no table"),
         ("[cluster\n", "is not TOML"),
     ],
 )

@@ -40,7 +40,7 @@ def test_file_environment_and_command_line_in_rising_order(home: Home, monkeypat
         ("[services]\nprefect_port = 70000", "prefect_port"),
         ("[services]\nworkers = 0", "workers"),
         ("[services]\nprefect_port = 5000", "must differ"),
-        ("services = 3", "must be a table"),
+        ("services = 3", "is no table"),
         ("[services", "is not TOML"),
     ],
 )
