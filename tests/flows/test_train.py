@@ -196,7 +196,7 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         "no configuration file": ["train", str(tmp_path / "no.toml")],
         "not of the form": ["train", "--dataset", "cells", "--minutes", "1", "--set", "oops"],
         "optimiser.lr": ["train", "--dataset", "cells", "--minutes", "1", "--set", "optimiser.lr=-1"],
-        "is not train=N": ["train", "--dataset", "cells", "--minutes", "1", "--split", "half"],
+        "is not of the form train=450": ["train", "--dataset", "cells", "--minutes", "1", "--split", "half"],
         "is none of": ["evaluate", "m", "cells", "--split", "half"],
         "no data set 'celsl' in": ["train", "--dataset", "celsl", "--minutes", "1"],
         "use letters": ["train", "--dataset", "cells", "--minutes", "1", "--register", "a/b"],
