@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +17,39 @@ LOGGERS = ("gnn", "flows")
 IDS = ("campaign", "shard", "structure")
 
 
-class JsonLines(logging.Handler):
-    """Appends records of one thread to a file; what it cannot write, for want of space, is lost without a word."""
+@dataclass(frozen=True)
+class LogFile:
+    """A file of log lines, and the ids that each of them carries."""
 
-    def __init__(self, path: Path, **ids: Any) -> None:
-        super().__init__(logging.INFO)
-        self.path = path
-        self.ids = ids
-        self.thread = threading.get_ident()
+    path: Path
+    ids: dict[str, Any]
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Only records of the thread that opened the log: shards may share a process."""
-        return record.thread == self.thread and bool(super().filter(record))
+
+_open: ContextVar[tuple[LogFile, ...]] = ContextVar("open log files", default=())
+"""Files that take what this thread logs: shards may share a process."""
+
+
+class ToFiles(logging.Handler):
+    """Appends records to the files of their thread; what it cannot write, for want of space, is lost without a word."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line_of(record, self.ids))
-        except OSError:
-            self.handleError(record)
+        """Write one line a file."""
+        for file in _open.get():
+            try:
+                with file.path.open("a", encoding="utf-8") as stream:
+                    stream.write(line_of(record, file.ids))
+            except OSError:
+                continue
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Let the work go on: its own writing will tell if the disk is full."""
-        del record
+
+class Onward(logging.Handler):
+    """Passes on to the root what is loud enough for it: files take more than the terminal shows."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on."""
+        root = logging.getLogger()
+        if record.levelno >= root.level:
+            root.handle(record)
 
 
 def line_of(record: logging.LogRecord, ids: dict[str, Any]) -> str:
@@ -60,15 +71,20 @@ def line_of(record: logging.LogRecord, ids: dict[str, Any]) -> str:
 def logging_to(path: Path, **ids: Any) -> Iterator[None]:
     """Send what Sluice logs in this thread to `path` as well, each line with `ids`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = JsonLines(path, **ids)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    _attend()
+    token = _open.set((*_open.get(), LogFile(path, ids)))
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
+        _open.reset(token)
+
+
+@cache
+def _attend() -> None:
+    """Hear what Sluice's loggers say, from INFO on, for the rest of the process."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        logger.propagate = False
+        logger.addHandler(ToFiles())
+        logger.addHandler(Onward())

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_shards_of_one_process_do_not_mix(tmp_path: Path) -> None:
         thread.join()
     for shard in (0, 1):
         assert {line["message"] for line in lines(tmp_path / f"{shard}.jsonl")} == {f"of {shard}"}
+
+
+def test_only_what_is_loud_enough_reaches_the_terminal(tmp_path: Path) -> None:
+    terminal = logging.StreamHandler(StringIO())
+    logging.getLogger().addHandler(terminal)
+    try:
+        with logging_to(tmp_path / "outer.jsonl"), logging_to(tmp_path / "inner.jsonl"):
+            logging.getLogger("flows.screen").info("shard finished")
+            logging.getLogger("gnn.screening").warning("set aside")
+    finally:
+        logging.getLogger().removeHandler(terminal)
+    assert terminal.stream.getvalue() == "set aside\n"
+    for name in ("outer", "inner"):
+        assert [line["message"] for line in lines(tmp_path / f"{name}.jsonl")] == ["shard finished", "set aside"]
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
