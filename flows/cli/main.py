@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from flows.cli import (
     bench,
@@ -24,7 +26,7 @@ from flows.cli import (
     shard,
     train,
 )
-from flows.cli.output import say, speaks_plainly
+from flows.cli.output import USER_ERROR, say, speaks_plainly
 from flows.settings import apply_quiet_defaults, find_home
 
 WITHOUT_SERVICES = ("up", "down", "status", "shard")
@@ -93,8 +95,14 @@ app.command("status")(services.status)
 
 
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point: a wrong option or verb is told in one line, as every other mistake."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        # a verb without arguments has shown its help by now, and has no message
+        if message := error.format_message().strip():
+            say(f"error: {message} (sluice --help lists verbs and options)")
+        sys.exit(USER_ERROR)
 
 
 if __name__ == "__main__":

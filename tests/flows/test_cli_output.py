@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 
+from flows.cli.main import main
 from flows.cli.output import overrides, speaks_plainly, terminating_like_interrupt, toml_value
 from gnn.errors import InputError, SluiceError
 
@@ -55,6 +56,28 @@ def test_our_own_bugs_are_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         verb()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--minutes", "abc"], "'--minutes'"),
+        (["up", "--prefect-port", "99999"], "65535"),
+        (["lake", "bogus"], "'bogus'"),
+        (["screen"], "'campaign'"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sluice", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ") and named in line
+    assert captured.out == ""
 
 
 def test_help_imports_nothing_heavy() -> None:
