@@ -45,7 +45,7 @@ CHEAP, AFFORDABLE, DEAREST = 80, 130, 220
 than the dearest were labelled before there was a limit; they are kept."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 ORDERING_SITES = 5
-N_ORDERINGS = 500
+N_ORDERINGS = 700
 N_TRUTH_ORDERINGS = 50
 ORDERING_SCALES = (0.78, 1.08)
 FRAMES_A_RELAXATION = 5
