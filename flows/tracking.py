@@ -22,6 +22,8 @@ from gnn.errors import InputError, SluiceError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
 DATABASE = "mlflow.db"
 LONGEST_PARAM = 6000
 BATCH_OF_METRICS, BATCH_OF_PARAMS = 1000, 100
@@ -137,20 +139,32 @@ class MlflowTracker:
             self.client.log_batch(self.run_id, params=fresh[start : start + BATCH_OF_PARAMS])
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        """Buffer one point a curve; a batch goes out when the last is older than `flush_s`."""
+        """Buffer one point a curve; a batch goes out when the last is older than `flush_s`.
+
+        Where the server is away the points wait, not the training.
+        """
         now = int(time.time() * 1000)
         self._points += [(clean_name(name), float(value), now, step) for name, value in values.items()]
         if time.monotonic() - self._flushed_at > self.flush_s:
-            self.flush()
+            self._flush_if_it_answers()
 
     def flush(self) -> None:
-        """Send what is buffered."""
+        """Send what is buffered; a batch that is sent twice, its answer lost, is one batch in the store."""
         from mlflow.entities import Metric
 
-        points = [Metric(*point) for point in self._points]
-        for start in range(0, len(points), BATCH_OF_METRICS):
-            self.client.log_batch(self.run_id, metrics=points[start : start + BATCH_OF_METRICS])
-        self._points = []
+        while self._points:
+            batch = self._points[:BATCH_OF_METRICS]
+            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            del self._points[: len(batch)]
+
+    def _flush_if_it_answers(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with without_retries():
+                self.flush()
+        except MlflowException as error:
+            logger.warning("MLflow does not answer, %d points wait: %s", len(self._points), error)
         self._flushed_at = time.monotonic()
 
     def artifact(self, path: Path, folder: str = "") -> None:
@@ -189,6 +203,22 @@ class MlflowTracker:
         finally:
             self.flush()
             self.client.set_terminated(self.run_id, status)
+
+
+@contextmanager
+def without_retries() -> Iterator[None]:
+    """Let MLflow's requests fail at once rather than after the minutes that it tries by itself."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+
+    before = RETRIES.get_raw()
+    RETRIES.set(0)
+    try:
+        yield
+    finally:
+        if before is None:
+            RETRIES.unset()
+        else:
+            RETRIES.set(before)
 
 
 def _reopen(client: MlflowClient, run_id: str) -> bool:

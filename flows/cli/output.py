@@ -24,6 +24,8 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen and do nothing.")]
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
+MLFLOW_ERRORS = "mlflow.exceptions"
+"""Where MLflow's errors live, its server's absence among them; named, so that MLflow is not imported for it."""
 PREFECT_TERMINATION = "TerminationSignal"
 """What Prefect makes of a SIGTERM inside a flow; named, so that Prefect is not imported for it."""
 
@@ -74,6 +76,11 @@ def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             say("stopped; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if type(error).__module__ != MLFLOW_ERRORS:
+                raise
+            say(f"failed: MLflow: {one_line(error)}; the same command goes on from here")
+            raise typer.Exit(OUR_ERROR) from None
 
     return run
 

@@ -22,9 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from flows.settings import Home
 
@@ -149,6 +154,14 @@ class Room:
         """Processes that the process started, directly or not."""
         return psutil.Process(self.processes[name].pid).children(recursive=True)
 
+    def runs(self, name: str) -> bool:
+        """Whether a process has not ended."""
+        return self.processes[name].poll() is None
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait until `condition` is true, and give what it gave."""
+        return wait_until(condition, what)
+
     def wait(self, name: str, patience_s: float = PATIENCE_S) -> int:
         """The exit code."""
         try:
@@ -164,6 +177,16 @@ class Room:
         self.start(name, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", **home)
         wait_until(lambda: answers(f"{api}/health"), f"the Prefect server: {self.log(name)}")
         return api
+
+    def mlflow_server(self, port: int) -> str:
+        """An MLflow server on loopback; its address. The same port again continues its store."""
+        options = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+        store = f"sqlite:///{self.folder / 'mlflow.db'}"
+        places = ("--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts"))
+        self.start("mlflow", "mlflow", "server", *options, *places)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/health"), f"the MLflow server: {self.log('mlflow')}")
+        return url
 
     def scheduler(self, port: int, host: str = "127.0.0.1", **environment: str) -> str:
         """A Dask scheduler; its address."""
@@ -381,3 +404,25 @@ def same(calm: Campaign) -> Callable[[Campaign], None]:
 def free_port() -> Callable[[], int]:
     """Finds ports of loopback that nobody uses."""
     return find_port
+
+
+def labelled(n: int) -> list[Any]:
+    random = np.random.default_rng(0)
+    structures = []
+    for _ in range(n):
+        atoms = bulk("Cu", cubic=True)
+        atoms.symbols[int(random.integers(4))] = "Al"
+        atoms.rattle(0.1, rng=random)
+        atoms.calc = EMT()
+        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        structures.append(atoms)
+    return structures
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """A file of three hundred labelled cells."""
+    path = tmp_path / "cells.xyz"
+    write(path, labelled(300), format="extxyz")
+    return path

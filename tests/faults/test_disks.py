@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 
 from gnn.errors import SluiceError
 from gnn.files import file_sha256
@@ -96,28 +92,6 @@ def whole_records(shards: Path) -> list[dict[str, Any]]:
         content = path.read_bytes()
         found += [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()[1:]]
     return found
-
-
-def labelled(n: int) -> list[Any]:
-    random = np.random.default_rng(0)
-    structures = []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.symbols[int(random.integers(4))] = "Al"
-        atoms.rattle(0.1, rng=random)
-        atoms.calc = EMT()
-        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
-        atoms.calc = SinglePointCalculator(atoms, **labels)
-        structures.append(atoms)
-    return structures
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> Path:
-    """A file of three hundred labelled cells."""
-    path = tmp_path / "cells.xyz"
-    write(path, labelled(300), format="extxyz")
-    return path
 
 
 def append(root: Path, cells: Path) -> Any:

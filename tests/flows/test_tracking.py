@@ -77,6 +77,28 @@ def test_a_run_keeps_everything(store: Home, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_points_wait_while_the_server_is_away(
+    store: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def away(*_: Any, **__: Any) -> None:
+        raise MlflowException("connection refused")
+
+    tracker = MlflowTracker.start(store, "sluice", "patient", {})
+    tracker.flush_s = 0.0
+    with tracker.running():
+        tracker.metrics({"loss": 3.0}, 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(tracker.client, "log_batch", away)
+            tracker.metrics({"loss": 2.0}, 1)
+        assert "1 points wait" in caplog.text
+        tracker.metrics({"loss": 1.0}, 2)
+    history = connect(store).get_metric_history(tracker.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+
+
+@pytest.mark.slow
 def test_a_run_is_continued_and_its_end_is_told(store: Home) -> None:
     tracker = MlflowTracker.start(store, "sluice", "second", {})
     with pytest.raises(KeyboardInterrupt), tracker.running():
