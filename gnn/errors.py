@@ -1,5 +1,12 @@
 """What went wrong, in words for people."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
 
 class SluiceError(Exception):
     """Work failed, through no mistake of the user's (exit code 1)."""
@@ -14,3 +21,25 @@ class InputError(SluiceError):
 
 class BusyError(SluiceError):
     """Another process holds what this one needs; it may be free a little later."""
+
+
+def named(what: str, name: str, known: Mapping[str, Value]) -> Value:
+    """What `known` has under a name that a user gave.
+
+    Raises:
+        InputError: nothing; the message lists what there is.
+    """
+    check_known(what, [name], known)
+    return known[name]
+
+
+def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that are not among the known ones.
+
+    Raises:
+        InputError: the first that is not; the message lists what there is.
+    """
+    choices = list(known)
+    for name in names:
+        if name not in choices:
+            raise InputError(f"{what} {name!r} is unknown; choose of {', '.join(choices)}")

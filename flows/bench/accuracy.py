@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +9,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from flows.bench.named import read_named
 from flows.bench.own_runs import train_and_test
 from flows.bench.runs import Record, Run
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
 from flows.settings import Home
-from gnn.errors import InputError
+from gnn.errors import named
 from gnn.overlay import merged
 
 NAME = "accuracy"
@@ -70,11 +70,7 @@ def known_cases(path: Path = CASES_FILE) -> dict[str, Case]:
     Raises:
         InputError: the file is not a table of cases.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: Case(name=name, **table) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
-        raise InputError(f"{path} is not a table of cases: {' '.join(str(error).split())}") from None
+    return read_named(path, Case)
 
 
 def cases_of(plan: Plan) -> list[Case]:
@@ -84,9 +80,7 @@ def cases_of(plan: Plan) -> list[Case]:
         InputError: one is unknown.
     """
     known = known_cases()
-    if strangers := [name for name in plan.cases if name not in known]:
-        raise InputError(f"case {strangers[0]!r} is unknown; choose of {', '.join(known)}")
-    return [known[name] for name in plan.cases or known]
+    return [named("case", name, known) for name in plan.cases or known]
 
 
 def runs_of(plan: Plan) -> list[Run]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.bench.peers.workers.frames import Frame
-from gnn.errors import InputError
+from gnn.errors import InputError, named
 
 if TYPE_CHECKING:
     from gnn.graphs.graph import Graph
@@ -64,9 +64,7 @@ def set_file(data: Path, name: str) -> Path:
     Raises:
         InputError: there is no such set, or its file is not there.
     """
-    if name not in SPEED_SETS:
-        raise InputError(f"set {name!r} is unknown; choose of {', '.join(SPEED_SETS)}")
-    path = data / SPEED_SETS[name][0]
+    path = data / named("set", name, SPEED_SETS)[0]
     if not path.is_file():
         raise InputError(f"{path} is missing; --data names the folder that holds {SPEED_SETS[name][0]}")
     return path

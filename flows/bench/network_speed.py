@@ -21,7 +21,7 @@ from ase.build import bulk, molecule
 
 from flows.bench.peers.workers.session import peak_mb
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
-from gnn.errors import InputError
+from gnn.errors import check_known
 
 TRAIN_STRUCTURES, INFER_STRUCTURES = 8, 32
 WARM_UP = 3
@@ -130,10 +130,8 @@ def run(sizes: Sequence[str], kind: str, cutoff: float, rounds: int) -> BenchTab
     Raises:
         InputError: a size or a kind of structure is unknown.
     """
-    if strangers := [name for name in sizes if name not in SIZES]:
-        raise InputError(f"size {strangers[0]!r} is unknown; choose of {', '.join(SIZES)}")
-    if kind not in KINDS:
-        raise InputError(f"structures {kind!r} are unknown; choose of {', '.join(KINDS)}")
+    check_known("size", sizes, SIZES)
+    check_known("kind of structures", [kind], KINDS)
     context = multiprocessing.get_context("spawn")
     rows = []
     for size in sizes or SIZES:

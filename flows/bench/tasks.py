@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from flows.bench.named import read_named
 from flows.settings import Home
-from gnn.errors import InputError
+from gnn.errors import InputError, named
 from gnn.graphs.graph_set import Split
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ def known_tasks(path: Path = TASKS_FILE) -> dict[str, Task]:
     Raises:
         InputError: the file is not a table of tasks.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: Task(name=name, **table) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
-        raise InputError(f"{path} is not a table of tasks: {' '.join(str(error).split())}") from None
+    return read_named(path, Task)
 
 
 def task_named(name: str) -> Task:
@@ -73,10 +69,7 @@ def task_named(name: str) -> Task:
     Raises:
         InputError: there is none of that name.
     """
-    found = known_tasks()
-    if name not in found:
-        raise InputError(f"task {name!r} is unknown; choose of {', '.join(found)}")
-    return found[name]
+    return named("task", name, known_tasks())
 
 
 def missing_files(task: Task, data: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from gnn.errors import InputError
+from gnn.errors import named
 
 ACE_PRESETS = MappingProxyType(
     {
@@ -31,8 +31,4 @@ def preset_fields(name: str, family: str = "ace") -> dict[str, Any]:
     Raises:
         InputError: there is no such family or preset.
     """
-    if family not in PRESETS:
-        raise InputError(f"model.family '{family}' is unknown; choose one of {', '.join(PRESETS)}")
-    if name not in PRESETS[family]:
-        raise InputError(f"model preset '{name}' is unknown; choose one of {', '.join(PRESETS[family])}")
-    return {"family": family, **PRESETS[family][name]}
+    return {"family": family, **named("model preset", name, named("model.family", family, PRESETS))}

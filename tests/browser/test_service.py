@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from support.cells import labelled_cells
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -65,20 +62,6 @@ LONG = ("--set", "name=killed", "--set", 'candidates.prototypes=["all"]', "--set
 """What makes the campaign last some minutes."""
 PLOTS = 'img[src*="get-artifact"]'
 SHARDS = {"sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-
-
-def labelled(n: int) -> list[Any]:
-    rng = np.random.default_rng(0)
-    structures = []
-    for index in range(n):
-        atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
-        atoms.symbols[index % 4] = "Al"
-        atoms.rattle(0.08, rng=rng)
-        atoms.calc = EMT()
-        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
-        structures.append(atoms)
-    return structures
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +179,7 @@ def test_only_the_failed_shard_runs_again(chromium, deployed, until, picture) ->
 
 
 def test_new_data_train_a_version_whose_page_tells_all(chromium, deployed, until, picture) -> None:
-    write(deployed.home / "cells.xyz", labelled(20), format="extxyz")
+    write(deployed.home / "cells.xyz", labelled_cells(20), format="extxyz")
     deployed.sluice("ingest", "cells.xyz", "--dataset", "cells", "--theory", "emt/ase")
     runs = until(lambda: [r for r in deployed.runs("train/nightly") if r["state_type"] in ("COMPLETED", "FAILED")], 900)
     assert [run["state_type"] for run in runs] == ["COMPLETED"], runs[0]["state"]["message"]

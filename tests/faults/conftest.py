@@ -17,19 +17,16 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from support.cells import labelled_cells
+from support.in_process import without_servers
 
 from flows.settings import Home
 
@@ -292,37 +289,15 @@ def campaign(room: Room, tmp_path: Path) -> Campaign:
     return Campaign(room, Home(tmp_path / "home"), file)
 
 
-@dataclass
-class OneWorker:
-    """Stands for a Dask client whose one worker is this process."""
-
-    cluster: str = "here"
-
-    def nthreads(self) -> dict[str, int]:
-        return {"here": 1}
-
-    def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
-        return {"workers": {"here": {"resources": {}}}}
-
-
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory, plugins: Path) -> Iterator[Campaign]:
     """The campaign, finished without any disturbance: shard after shard in this process, without any server."""
-    from flows.screen import screen
-    from flows.shards import ShardJob, ShardOutcome
-
     folder = tmp_path_factory.mktemp("calm")
     (folder / "metals.toml").write_text(CAMPAIGN)
     found = Campaign(Room(folder, plugins), Home(folder / "home"), folder / "metals.toml")
-
-    def run_shards(_: str, __: int, jobs: list[ShardJob], *___: object, **____: object) -> list[ShardOutcome]:
-        return [ShardOutcome(job.index, job.function(*job.args), None, cached=False) for job in jobs]
-
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, without_servers() as run:
         patched.syspath_prepend(str(plugins))
-        patched.setattr("flows.cluster.dask_client", lambda *_: nullcontext(OneWorker()))
-        patched.setattr("flows.shards.run_shards", run_shards)
-        result = screen.fn(found.file, found.home, show=False)
+        result = run(found.file, found.home)
     assert result.state == "COMPLETED"
     assert len(found.records()) == result.computed
     yield found
@@ -406,23 +381,9 @@ def free_port() -> Callable[[], int]:
     return find_port
 
 
-def labelled(n: int) -> list[Any]:
-    random = np.random.default_rng(0)
-    structures = []
-    for _ in range(n):
-        atoms = bulk("Cu", cubic=True)
-        atoms.symbols[int(random.integers(4))] = "Al"
-        atoms.rattle(0.1, rng=random)
-        atoms.calc = EMT()
-        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
-        atoms.calc = SinglePointCalculator(atoms, **labels)
-        structures.append(atoms)
-    return structures
-
-
 @pytest.fixture
 def cells(tmp_path: Path) -> Path:
     """A file of three hundred labelled cells."""
     path = tmp_path / "cells.xyz"
-    write(path, labelled(300), format="extxyz")
+    write(path, labelled_cells(300), format="extxyz")
     return path

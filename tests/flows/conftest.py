@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.in_process import without_servers
 
 from flows.settings import Home
 
@@ -52,42 +51,8 @@ def campaign_file(tmp_path: Path) -> Path:
     return path
 
 
-@dataclass
-class FakeClient:
-    """One worker, in this process."""
-
-    cluster: object = "here"
-
-    def nthreads(self) -> dict[str, int]:
-        return {"here": 1}
-
-    def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
-        return {"workers": {"here": {"resources": {}}}}
-
-
 @pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch, home: Home) -> Callable[..., Any]:
-    """The flow's body with shards computed here, one after the other: no server, no Dask. `calls` holds what ran."""
-    from flows.screen import screen
-    from flows.shards import ShardJob, ShardOutcome, describe
-
-    @contextmanager
-    def client(*_: object) -> Iterator[FakeClient]:
-        yield FakeClient()
-
-    def run_shards(stage: str, version: int, jobs: list[ShardJob], *_: object, **__: object) -> list[ShardOutcome]:
-        outcomes = []
-        for job in jobs:
-            try:
-                outcomes.append(ShardOutcome(job.index, job.function(*job.args), None, cached=False))
-            except Exception as error:  # noqa: BLE001 (as the real one does)
-                outcomes.append(ShardOutcome(job.index, None, describe(error), cached=False))
-        return outcomes
-
-    monkeypatch.setattr("flows.cluster.dask_client", client)
-    monkeypatch.setattr("flows.shards.run_shards", run_shards)
-
-    def go(campaign: Any, **options: Any) -> Any:
-        return screen.fn(campaign, home, show=False, **options)
-
-    return go
+def run_here(home: Home) -> Iterator[Callable[..., Any]]:
+    """The flow's body with shards computed here, one after the other: no server, no Dask."""
+    with without_servers() as run:
+        yield lambda campaign, **options: run(campaign, home, **options)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from support.cells import labelled_cells
 from typer.testing import CliRunner
 
 from flows import gate, registry
@@ -30,26 +27,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.server]
 TINY = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
 
 
-def labelled(n: int, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    structures = []
-    for index in range(n):
-        atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
-        atoms.symbols[index % 4] = "Al"
-        atoms.set_cell(atoms.cell * rng.uniform(0.97, 1.04), scale_atoms=True)
-        atoms.rattle(0.08, rng=rng)
-        atoms.calc = EMT()
-        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
-        structures.append(atoms)
-    return structures
-
-
 def ingest_more(home: Home, n: int, seed: int) -> None:
     from flows.ingest import ingest
 
     path = home.root / f"cells-{seed}.xyz"
-    write(path, labelled(n, seed), format="extxyz")
+    write(path, labelled_cells(n, seed), format="extxyz")
     ingest([str(path)], "cells", home, theory="emt/ase")
 
 

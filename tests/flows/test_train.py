@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from support.cells import labelled_cells
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -22,21 +20,6 @@ from gnn.errors import InputError
 TINY = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
 
 
-def labelled(n: int, seed: int, symbols: tuple[str, ...] = ("Cu", "Al")) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    structures = []
-    for index in range(n):
-        atoms = bulk(symbols[0], "fcc", a=3.7, cubic=True)
-        atoms.symbols[index % 4] = symbols[-1]
-        atoms.set_cell(atoms.cell * rng.uniform(0.97, 1.04), scale_atoms=True)
-        atoms.rattle(0.08, rng=rng)
-        atoms.calc = EMT()
-        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
-        structures.append(atoms)
-    return structures
-
-
 @pytest.fixture(scope="module")
 def lake_home(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Home:
     """A home whose lake holds forty labelled cells."""
@@ -44,7 +27,7 @@ def lake_home(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> 
 
     home = Home(tmp_path_factory.mktemp("river"))
     path = home.root / "cells.xyz"
-    write(path, labelled(40, 0), format="extxyz")
+    write(path, labelled_cells(40, 0), format="extxyz")
     ingest([str(path)], "cells", home, theory="emt/ase")
     return home
 
@@ -98,7 +81,7 @@ def test_from_labels_to_a_calculator(lake_home: Home, config: Callable[..., Any]
     assert found.force_mae_mev_per_angstrom == pytest.approx(expected, rel=1e-4)
     assert found.data.endswith("(test split)")
 
-    atoms = labelled(1, 7)[0]
+    atoms = labelled_cells(1, 7)[0]
     atoms.calc = load("models:/alloys@champion").calculator()
     assert np.isfinite(atoms.get_potential_energy())
     assert atoms.get_forces().shape == (4, 3)
@@ -141,7 +124,7 @@ def test_evaluate_equals_a_loop_over_the_calculator(
     from gnn.potentials.load import load
 
     folder = lake_home.absolute(train(config(), lake_home, cluster="threads", show=False).checkpoint)
-    structures = labelled(5, 3)
+    structures = labelled_cells(5, 3)
     write(tmp_path / "new.xyz", structures, format="extxyz")
     found = evaluate(str(folder), str(tmp_path / "new.xyz"), lake_home, max_atoms=9)
     calculator = load(folder).calculator()
@@ -165,7 +148,7 @@ def test_what_the_model_does_not_know_is_skipped_and_counted(
     from flows.train import train
 
     folder = str(lake_home.absolute(train(config(), lake_home, cluster="threads", show=False).checkpoint))
-    write(tmp_path / "mixed.xyz", labelled(2, 4) + labelled(3, 5, ("Cu", "Ni")), format="extxyz")
+    write(tmp_path / "mixed.xyz", labelled_cells(2, 4) + labelled_cells(3, 5, ("Cu", "Ni")), format="extxyz")
     found = evaluate(folder, str(tmp_path / "mixed.xyz"), lake_home)
     assert (found.n_structures, found.skipped) == (2, {"unknown element Ni": 3})
     with pytest.raises(InputError, match="unknown theory other"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
-from gnn.errors import InputError, SluiceError
+from gnn.errors import InputError, SluiceError, named
 from gnn.files import write_text
 
 TORCH = "torch==2.13.0"
@@ -50,9 +50,7 @@ def peer_named(name: str) -> Peer:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in PEERS:
-        raise InputError(f"peer {name!r} is unknown; choose of {', '.join(PEERS)}")
-    return PEERS[name]
+    return named("peer", name, PEERS)
 
 
 def python_of(peer: Peer, home: Path) -> Path:
