@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 export DO_NOT_TRACK := true
@@ -28,7 +29,7 @@ check: env
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -m "not long and not browser and not dft and not faults"
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not long and not browser and not dft and not faults"
 
 test-all: check
 	$(BIN)/pytest

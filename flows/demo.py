@@ -102,7 +102,7 @@ def train_model(home: Home, minutes: float, committee: int, cluster: str) -> Tra
 
     config = make_config(
         {
-            "data": {"datasets": [TRAINING]},
+            "data": {"datasets": [TRAINING], "train_on_elements": True},
             "preset": "small",
             "minutes": minutes,
             "committee": committee,

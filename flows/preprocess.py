@@ -48,10 +48,12 @@ def preprocess(
     cluster: str = "local",
     show: bool = True,
     suite_of: str | None = None,
+    train_on_elements: bool = False,
 ) -> PreprocessResult:
     """Build the shards that are missing, then the graph set; the same call again reuses everything.
 
-    The frozen suite of the registered model `suite_of`, if there is one, stays in the test split.
+    The frozen suite of the registered model `suite_of`, if there is one, stays in the test split; structures of one
+    element stay in training if `train_on_elements`.
 
     Raises:
         InputError: the input cannot be used.
@@ -59,7 +61,7 @@ def preprocess(
     """
     started = time.monotonic()
     home = home or find_home()
-    spec = make_spec(datasets, cutoff, split, split_by, seed, outliers, frozen_ids(suite_of, home))
+    spec = make_spec(datasets, cutoff, split, split_by, seed, outliers, frozen_ids(suite_of, home), train_on_elements)
     inputs, properties, plans = plan(spec, home)
     outcomes = build(plans, spec, home, cluster, show)
     raise_if_failed(STAGE, outcomes)
@@ -76,6 +78,7 @@ def make_spec(
     seed: int = 0,
     outliers: OutlierRule | None = None,
     frozen_test: tuple[str, ...] = (),
+    train_on_elements: bool = False,
 ) -> PreprocessSpec:
     """The spec of a call; None takes the default.
 
@@ -94,6 +97,7 @@ def make_spec(
         seed=seed,
         outliers=outliers or OutlierRule(),
         frozen_test=frozen_test,
+        train_on_elements=train_on_elements,
     ).checked()
 
 

@@ -86,6 +86,7 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
         cluster=cluster,
         show=show,
         suite_of=config.register_as,
+        train_on_elements=data.train_on_elements,
     )
     return home.absolute(found.graph_set)
 

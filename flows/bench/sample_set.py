@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.bench.sample_plan import RELAX, plan
+from flows.bench.sample_plan import RELAX, SETTINGS, plan
 from flows.settings import find_home
-from gnn.dft.gpaw import GpawEngine, GpawSettings
+from gnn.dft.gpaw import GpawEngine
 from gnn.dft.label import LabelJob, journal_records, label, label_journal
 from gnn.files import write_atomically
 from gnn.structures.record import RECORD_SCHEMA, records_to_table
 
 DATASETS = {"training": "sample", "truth": "sample-truth"}
-SAMPLE = Path(__file__).resolve().parents[2] / "datasets" / "sample"
+SAMPLE = Path(__file__).resolve().parents[2] / "datasets" / "sample" / f"k{SETTINGS.k_density:g}"
+"""Where a set grows until it is whole and takes the place of the one that ships."""
 
 
 def shipped(part: str) -> Path:
@@ -46,13 +48,12 @@ def open_jobs(part: str) -> list[LabelJob]:
 
 def journal_path(part: str) -> Path:
     """The journal of a part that is being labelled."""
-    return find_home().labels / f"sample-{part}.jsonl"
+    return find_home().labels / f"sample-k{SETTINGS.k_density:g}-{part}.jsonl"
 
 
 def export(part: str) -> int:
     """Add what the journal holds to the part's file; returns the number of rows in it."""
-    engine_theory = GpawSettings().theory
-    records = journal_records(label_journal(journal_path(part), "gpaw", engine_theory), DATASETS[part])
+    records = journal_records(label_journal(journal_path(part), "gpaw", SETTINGS.theory), DATASETS[part])
     path = shipped(part)
     tables = [pq.read_table(path, schema=RECORD_SCHEMA)] if path.is_file() else []
     known = {row for table in tables for row in table["structure_id"].to_pylist()}
@@ -77,7 +78,8 @@ def main() -> None:
     parser.add_argument("--export-only", action="store_true", help="write what the journal holds and stop")
     arguments = parser.parse_args()
     if not arguments.export_only:
-        label(open_jobs(arguments.part), GpawEngine, journal_path(arguments.part), RELAX, arguments.workers, show)
+        engine = partial(GpawEngine, SETTINGS)
+        label(open_jobs(arguments.part), engine, journal_path(arguments.part), RELAX, arguments.workers, show)
     sys.stdout.write(f"{shipped(arguments.part)}: {export(arguments.part)} structures\n")
 
 

@@ -37,6 +37,9 @@ def preprocess(
     max_force: Annotated[
         float, typer.Option(help="eV/Å; structures with a larger force are dropped and counted; 0 keeps all.")
     ] = 50.0,
+    train_on_elements: Annotated[
+        bool, typer.Option("--train-on-elements", help="Structures of one element stay in training.")
+    ] = False,
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -58,7 +61,7 @@ def preprocess(
     shares = parse_shares(split) if split else None
     outliers = OutlierRule(max_force=max_force or None)
     home = find_home()
-    spec = make_spec(datasets, cutoff, shares, by, seed, outliers)
+    spec = make_spec(datasets, cutoff, shares, by, seed, outliers, train_on_elements=train_on_elements)
     check(spec, home)
     if dry_run:
         tell_plan(spec, home)
@@ -73,6 +76,7 @@ def preprocess(
         outliers=outliers,
         cluster=cluster,
         show=not as_json,
+        train_on_elements=train_on_elements,
     )
     show(result, as_json, describe)
 

@@ -140,8 +140,11 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
         raise InputError(f"{', '.join(spec.datasets)}: none of {len(columns)} rows can be trained on ({told})")
     keys = [columns.structure_id[row] for row in rows]
     groups = [columns.group[row] for row in rows]
-    contents = [[(columns.theory[row], symbol) for symbol in columns.symbols(row)] for row in rows.tolist()]
-    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents)
+    symbols = [columns.symbols(row) for row in rows.tolist()]
+    contents = [[(columns.theory[row], symbol) for symbol in found] for row, found in zip(rows, symbols, strict=True)]
+    trained = frozenset(key for key, found in zip(keys, symbols, strict=True) if len(set(found)) == 1)
+    pinned = trained if spec.train_on_elements else frozenset()
+    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents, pinned)
     found = keep_frozen(found, keys, groups, frozenset(spec.frozen_test))
     for row, split in zip(rows.tolist(), found.splits, strict=True):
         if split is None:

@@ -14,10 +14,11 @@ FILL_ORDER: tuple[Split, ...] = ("test", "valid", "train")
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Structures that stay together, by index, and what they hold (elements)."""
+    """Structures that stay together, by index, and what they hold (elements); `stays`: in training, come what may."""
 
     indices: list[int]
     items: frozenset[Hashable]
+    stays: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -32,6 +33,14 @@ class _Waiting:
 
     def __post_init__(self) -> None:
         self.holders.update(item for group in self.groups for item in group.items)
+
+    def free(self) -> list[Group]:
+        """Groups that may be held out."""
+        return [group for group in self.groups if not group.stays]
+
+    def rest(self) -> list[Group]:
+        """All groups, those that stay in training first."""
+        return sorted(self.groups, key=lambda group: not group.stays)
 
     def is_last_holder(self, group: Group) -> bool:
         """Whether something would be held by no waiting group without this one."""
@@ -54,7 +63,7 @@ def fill(groups: Sequence[Group], targets: Mapping[Split, int], n: int, exact: b
     for position, split in enumerate(FILL_ORDER):
         later = FILL_ORDER[position + 1 :]
         spare = len(waiting.groups) - sum(targets[other] > 0 for other in later)
-        chosen = _choose(waiting, targets[split], spare, slack, exact) if later else waiting.groups
+        chosen = _choose(waiting, targets[split], spare, slack, exact) if later else waiting.rest()
         indices = [index for group in chosen for index in group.indices]
         surplus = len(indices) - targets[split]
         if surplus > 0 and (surplus <= slack or not later):
@@ -77,7 +86,7 @@ def _choose(waiting: _Waiting, target: int, spare: int, slack: int, exact: bool)
     choice.look(among_last_holders=False)
     if exact or not choice.groups:
         choice.look(among_last_holders=True)
-    return list(choice.groups.values()) or [min(waiting.groups, key=len)]
+    return list(choice.groups.values()) or sorted(waiting.free(), key=len)[:1]
 
 
 @dataclass
@@ -93,7 +102,7 @@ class _Choice:
 
     def look(self, among_last_holders: bool) -> None:
         """Go through the waiting groups and take those that bring the count closer to the target."""
-        for group in self.waiting.groups:
+        for group in self.waiting.free():
             if self.count >= self.target or len(self.groups) >= self.spare:
                 return
             if id(group) not in self.groups and (among_last_holders or not self.waiting.is_last_holder(group)):

@@ -43,6 +43,9 @@ class PreprocessSpec(BaseModel):
     split_by: SplitBy = Field(default="group", description="what stays on one side of a split")
     seed: int = Field(default=0, description="of the splits")
     outliers: OutlierRule = OutlierRule()
+    train_on_elements: bool = Field(
+        default=False, description="structures of one element stay in training, with all of their groups"
+    )
     frozen_test: tuple[str, ...] = Field(
         default=(), description="ids of structures that stay in the test split, with all of their groups"
     )

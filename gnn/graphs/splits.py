@@ -83,6 +83,7 @@ def assign_splits(
     seed: int = 0,
     split_by: SplitBy = "group",
     contents: Sequence[Iterable[Hashable]] | None = None,
+    trained: frozenset[Hashable] = frozenset(),
 ) -> Assignment:
     """Assign each key; the same for the same keys, shares and seed in any order of the keys.
 
@@ -90,7 +91,8 @@ def assign_splits(
     drawn by the seed, the groups that bring it closer to its count; where there are too few groups to fill the splits,
     structures are split singly and the note says so. With counts, a group of which only a part is needed is cut and its
     rest left out, never put elsewhere. `contents` name what each key holds, as its elements: a group that is the last
-    to hold something stays in training while others will do, since nothing could be learnt about it otherwise.
+    to hold something stays in training while others will do, since nothing could be learnt about it otherwise. The
+    groups of the keys that are to be `trained` on stay in training whatever the others do.
 
     Raises:
         InputError: more structures are asked for than there are, or `check_shares` refuses the shares.
@@ -106,10 +108,15 @@ def assign_splits(
         note = f"{len(members)} group(s) cannot fill {n_filled} splits, so structures were split singly"
         split_by, members = "structure", _members(keys, groups, "structure")
     ordered = [sorted(members[name], key=lambda i: _draw(seed, str(keys[i]))) for name in _order(members, seed)]
-    held = [
-        frozenset(item for index in group for item in contents[index]) if contents else frozenset() for group in ordered
+    offered = [
+        Group(
+            group,
+            frozenset(item for index in group for item in contents[index]) if contents else frozenset(),
+            stays=any(keys[index] in trained for index in group),
+        )
+        for group in ordered
     ]
-    filled = fill([Group(*pair) for pair in zip(ordered, held, strict=True)], targets, len(keys), are_counts(shares))
+    filled = fill(offered, targets, len(keys), are_counts(shares))
     assignment = Assignment(filled, split_by, note)
     return _with_shortfall(assignment, targets) if are_counts(shares) else assignment
 

@@ -33,6 +33,9 @@ class DataConfig(_Section):
     split_by: Literal["group", "structure"] | None = Field(default=None, description="what a split keeps together")
     split_seed: int = Field(default=0, description="seed of the split")
     outliers: OutlierRule | None = Field(default=None, description="labels beyond which a structure is left out")
+    train_on_elements: bool = Field(
+        default=False, description="structures of one element stay in training: formation energies refer to them"
+    )
 
 
 class OptimiserConfig(_Section):

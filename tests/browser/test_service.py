@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ase.io import write
-from support.cells import labelled_cells
+from emt_cells import labelled_cells
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.timeout(1500)]
 

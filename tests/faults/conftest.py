@@ -25,8 +25,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from ase.io import write
-from support.cells import labelled_cells
-from support.in_process import without_servers
+from emt_cells import labelled_cells
+from in_process import without_servers
 
 from flows.settings import Home
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.in_process import without_servers
+from in_process import without_servers
 
 from flows.settings import Home
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from ase.io import write
-from support.cells import labelled_cells
+from emt_cells import labelled_cells
 from typer.testing import CliRunner
 
 from flows import gate, registry

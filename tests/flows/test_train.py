@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase.io import write
-from support.cells import labelled_cells
+from emt_cells import labelled_cells
 from typer.testing import CliRunner
 
 from flows.cli.main import app

@@ -186,6 +186,33 @@ def test_counts_are_exact_even_of_last_holders():
     assert found.counts() == {"train": 5, "valid": 5, "test": 0}
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=4, max_size=40), st.integers(0, 10**6), st.data())
+def test_what_is_to_be_trained_on_is_with_its_groups(sizes, seed, data):
+    groups = sizes_to_groups(sizes)
+    keys = keys_of(groups)
+    trained = frozenset(data.draw(st.lists(st.sampled_from(keys), max_size=len(sizes) - 3)))
+    stay = {group for key, group in zip(keys, groups, strict=True) if key in trained}
+    found = assign_splits(keys, groups, seed=seed, trained=trained)
+    if found.split_by == "group":
+        assert all(s == "train" for group, s in zip(groups, found.splits, strict=True) if group in stay)
+    assert all(s == "train" for key, s in zip(keys, found.splits, strict=True) if key in trained)
+    assert all(found.counts().values())
+
+
+def test_where_all_is_to_be_trained_on_nothing_is_held_out():
+    keys = keys_of(["a", "a", "b", "c"])
+    assert assign_splits(keys, ["a", "a", "b", "c"], trained=frozenset(keys)).counts()["train"] == 4
+
+
+def test_exact_counts_cut_what_need_not_stay():
+    groups = sizes_to_groups([3, 3, 3, 3])
+    keys = keys_of(groups)
+    shares = {"train": 4, "valid": 3, "test": 3}
+    found = assign_splits(keys, groups, shares, trained=frozenset(keys[9:]))
+    assert [found.splits[index] for index in (9, 10, 11)] == ["train"] * 3
+
+
 def test_many_structures_of_one_element_are_split():
     n = 30_000
     found = assign_splits(list(range(n)), [None] * n, contents=[("Si",)] * n)

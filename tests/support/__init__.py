@@ -1,1 +1,0 @@
-"""What tests in several folders build their scenes from."""
