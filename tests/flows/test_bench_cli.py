@@ -46,7 +46,7 @@ def test_unknown_names_are_the_users_mistakes(home: Home, data: Path) -> None:
         (["potential", "--data", str(data), "--set", "3bpa", "--model", "mace:64_L0"], "bench peers --install mace"),
         (["potential", "--data", str(data), "--set", "si"], "training.json.gz is missing"),
         (["networks", "--size", "1 L9"], "size '1 L9' is unknown"),
-        (["networks", "--structures", "liquid"], "structures 'liquid' are unknown"),
+        (["networks", "--structures", "liquid"], "kind of structures 'liquid' is unknown"),
         (["accuracy", "--data", str(data), "--case", "qm9"], "case 'qm9' is unknown"),
         (["ingest", "--data", str(data / "3bpa")], "holds none of"),
     ]:
