@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, permutations, zip_longest
+from pathlib import Path
 
 import numpy as np
 import spglib
@@ -23,6 +24,7 @@ from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
 from gnn.screening.derivatives import PARENTS, Derivative, derivatives
 from gnn.screening.fingerprint import fingerprint
+from gnn.screening.known import read_known
 from gnn.screening.prototypes import ELEMENTAL, PROTOTYPES, Prototype, decorations
 from gnn.screening.volumes import guess_volume
 from gnn.structures.record import reduced_formula
@@ -30,6 +32,7 @@ from gnn.structures.record import reduced_formula
 SETTINGS = GpawSettings(k_density=3.6)
 """At 2.8 points per Å⁻¹ energies of small cells scatter by 14 meV/atom, here by 5 (docs/results/sample_noise.md)."""
 ELEMENTS = ("Li", "Mg", "Al", "Si")
+KNOWN = Path(__file__).resolve().parents[2] / "datasets" / "sample" / "known_compounds.toml"
 SEED = 20261122
 TRUTH_SHARE = 0.42
 """Share of the compound formulas kept for the truth part."""
@@ -128,6 +131,16 @@ def compounds() -> list[Decoration]:
     return list(found.values())
 
 
+def known_from(pool: list[Decoration]) -> list[Decoration]:
+    """Those of the pool that are compounds known from experiment."""
+    known = {
+        fingerprint(Decoration(PROTOTYPES[compound.prototype], tuple(compound.elements)).atoms(1.0))
+        for compound in read_known(KNOWN)
+        if compound.prototype is not None
+    }
+    return [decoration for decoration in pool if fingerprint(decoration.atoms(1.0)) in known]
+
+
 def truth_formulas(pool: list[Decoration]) -> frozenset[str]:
     """Formulas whose structures are kept for the truth part."""
     formulas = sorted({decoration.formula for decoration in pool}, key=_rank)
@@ -170,6 +183,13 @@ def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
         *_rattled_jobs([*small[:70], *[d for d in visible if d not in small][:15]]),
     ]
     return [job for job in around_compounds if _cost(job.atoms()) <= DEAREST] + list(_ordering_jobs(hidden))
+
+
+def known_jobs(pool: list[Decoration]) -> list[LabelJob]:
+    """Volumes and relaxations of the known compounds that are not hidden."""
+    hidden = truth_formulas(pool)
+    known = [decoration for decoration in known_from(pool) if decoration.formula not in hidden]
+    return [*_volume_jobs(known), *_relax_jobs(known)]
 
 
 def _job(atoms: Atoms, kind: JobKind, group: str, config_type: str) -> LabelJob:
@@ -290,6 +310,9 @@ def _turn(job: LabelJob) -> float:
 
 
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
-    """Training jobs and truth jobs; every beginning of each is a mixed sample, richer in cheap jobs."""
+    """Training jobs and truth jobs; every beginning of each is a mixed sample, richer in cheap jobs.
+
+    Known compounds come first; what is planned twice is labelled once.
+    """
     pool = compounds()
-    return sorted(training_jobs(pool), key=_turn), sorted(truth_jobs(pool), key=_turn)
+    return [*known_jobs(pool), *sorted(training_jobs(pool), key=_turn)], sorted(truth_jobs(pool), key=_turn)
