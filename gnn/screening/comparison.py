@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from ase import units
 
 from gnn.lake.table import Lake
 from gnn.screening.campaign import DedupeSpec
@@ -25,11 +26,15 @@ COLUMNS = [
     "cell",
     "pbc",
     "energy",
+    "stress",
     "n_atoms",
     "config_type",
 ]
 UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 """Words in `config_type` that mark geometries which no relaxation ends in."""
+
+LARGEST_PRESSURE = 3.0 * units.GPa
+"""eV/Å³; a label under more is of a crystal that was squeezed or stretched, not of its end of a relaxation."""
 
 Row = Mapping[str, Any]
 
@@ -83,7 +88,10 @@ def _library(
 
 
 def _is_finished(row: Row) -> bool:
-    return all(row["pbc"]) and not any(word in (row["config_type"] or "") for word in UNFINISHED)
+    stress = row["stress"]
+    squeezed = stress is not None and abs(sum(stress[:3]) / 3) > LARGEST_PRESSURE
+    on_the_way = any(word in (row["config_type"] or "") for word in UNFINISHED)
+    return all(row["pbc"]) and not squeezed and not on_the_way
 
 
 def _comparison(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -143,6 +143,16 @@ def test_model_against_dft(lake: Lake) -> None:
     assert (found.origin, found.in_training, found.rank) == ("compounds", True, 1)
     assert dft_comparisons([row], lake, "r2scan", [], DedupeSpec()) == []
     assert dft_comparisons([final_row(bulk("CuAl", "rocksalt", a=5.0), 0.3)], lake, "pbe", [], DedupeSpec()) == []
+
+
+def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
+    atoms = bulk("CuAl", "zincblende", a=5.5)
+    for dataset, pressure_gpa in (("squeezed", -8.0), ("sheared", 0.0)):
+        frame = labelled(atoms, -7.0)
+        frame.calc.results["stress"] = np.array([pressure_gpa] * 3 + [5.0, 0.0, 0.0]) * units.GPa
+        add(lake, dataset, "pbe", [frame])
+    (found,) = dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", [], DedupeSpec())
+    assert found.origin == "sheared"
 
 
 def test_steps_of_a_relaxation_prove_nothing(lake: Lake) -> None:
