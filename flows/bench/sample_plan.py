@@ -82,7 +82,7 @@ class Decoration:
     @property
     def is_cheap(self) -> bool:
         """Whether its symmetry makes a label of it cheap."""
-        return _cost(self.atoms()) <= CHEAP
+        return label_cost(self.atoms()) <= CHEAP
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
     chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
     compound_jobs = [_job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in _dealt(chosen, most)]
     orderings = (ordering.relaxation() for ordering in _dealt_orderings(lambda formula: formula in hidden))
-    cheap = (job for job in orderings if _cost(job.atoms()) <= CHEAP)
+    cheap = (job for job in orderings if label_cost(job.atoms()) <= CHEAP)
     return [*compound_jobs, *islice(cheap, N_TRUTH_ORDERINGS)]
 
 
@@ -182,7 +182,7 @@ def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
         *_distorted_jobs(visible[:110]),
         *_rattled_jobs([*small[:70], *[d for d in visible if d not in small][:15]]),
     ]
-    return [job for job in around_compounds if _cost(job.atoms()) <= DEAREST] + list(_ordering_jobs(hidden))
+    return [job for job in around_compounds if label_cost(job.atoms()) <= DEAREST] + list(_ordering_jobs(hidden))
 
 
 def known_jobs(pool: list[Decoration]) -> list[LabelJob]:
@@ -199,13 +199,13 @@ def _job(atoms: Atoms, kind: JobKind, group: str, config_type: str) -> LabelJob:
     return LabelJob.of(min(atoms, reduced, key=_irreducible_k_points), kind, group, config_type)
 
 
-def _cost(atoms: Atoms) -> int:
+def label_cost(atoms: Atoms, density: float = SETTINGS.k_density) -> int:
     """Atoms times irreducible k-points: what a label's time is nearly proportional to."""
-    return len(atoms) * _irreducible_k_points(atoms)
+    return len(atoms) * _irreducible_k_points(atoms, density)
 
 
-def _irreducible_k_points(atoms: Atoms) -> int:
-    mesh = kptdensity2monkhorstpack(atoms, SETTINGS.k_density, even=True)
+def _irreducible_k_points(atoms: Atoms, density: float = SETTINGS.k_density) -> int:
+    mesh = kptdensity2monkhorstpack(atoms, density, even=True)
     cell = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
     mapping, _ = spglib.get_ir_reciprocal_mesh(mesh, cell, is_shift=[1, 1, 1], symprec=1e-4)
     return len(np.unique(mapping))
@@ -255,13 +255,7 @@ def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
     """Cheap orderings of two to four elements on fcc, bcc, hcp and diamond, each at a volume of its own."""
     dealt = _dealt_orderings(lambda formula: formula not in hidden)
     jobs = (ordering.static() for ordering in dealt if not ordering.derivative.name.startswith(SLOW_LATTICES))
-    return islice((job for job in jobs if _cost(job.atoms()) <= CHEAP), N_ORDERINGS)
-
-
-def orderings_of_four() -> Iterator[LabelJob]:
-    """Cheap orderings of four atoms."""
-    jobs = (each.static() for each in _dealt_orderings(lambda _: True) if len(each.derivative.colours) == SMALL_CELL)
-    return (job for job in jobs if _cost(job.atoms()) <= CHEAP)
+    return islice((job for job in jobs if label_cost(job.atoms()) <= CHEAP), N_ORDERINGS)
 
 
 def _dealt_orderings(wanted: Callable[[str], bool]) -> Iterator[Ordering]:
@@ -306,7 +300,7 @@ def _rattled(atoms: Atoms, name: str) -> Atoms:
 
 def _turn(job: LabelJob) -> float:
     """When a job has its turn: at random, but the cheaper it is the earlier."""
-    return _rank(job.job_id) * _cost(job.atoms()) * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
+    return _rank(job.job_id) * label_cost(job.atoms()) * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
 
 
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
