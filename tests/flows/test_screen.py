@@ -257,7 +257,7 @@ def lake(home: Home) -> Lake:
     """Al and Cu, and one compound, labelled by EMT; Ni is missing."""
     table = Lake(home.lake)
     records = []
-    for atoms in (bulk("Al"), bulk("Cu"), bulk("Al", "fcc", a=4.3), bulk("CuAl", "cesiumchloride", a=3.0)):
+    for atoms in (bulk("Al"), bulk("Cu"), bulk("Al", "fcc", a=4.3), bulk("CuAl", "cesiumchloride", a=3.03)):
         atoms.calc = EMT()
         atoms.get_potential_energy()
         atoms.get_forces()
