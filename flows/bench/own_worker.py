@@ -1,6 +1,7 @@
 """Our own networks as a worker: the same requests as every peer's, and `floor`. `python -m flows.bench.own_worker`.
 
-Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree; `-tabulated` after either only predicts.
+Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree; `-tabulated` after either only predicts;
+`-compiled` after one of the family `ace` has energies and slopes as one program.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from flows.bench.peers.workers.fitting import Recipe
 from flows.bench.peers.workers.frames import Frame, elements_of, force_rms, mean_neighbours
 from flows.bench.peers.workers.session import Bench, serve
-from flows.bench.potential import TABULATED
+from flows.bench.potential import COMPILED, TABULATED
 
 
 class Own:
@@ -41,7 +42,7 @@ class Own:
         built = build_model(ModelConfig.model_validate(fields), seed)
         if model.endswith(TABULATED):
             use_tables(built)
-        return built
+        return compiled(built) if model.endswith(COMPILED) else built
 
     def prepared(self, frame: Frame) -> Any:
         """A graph with its labels."""
@@ -72,9 +73,29 @@ class Own:
 
 def architecture(model: str) -> dict[str, Any]:
     """Fields of ModelConfig by a model's name."""
-    family, channels, *degree = model.removesuffix(TABULATED).split("_")
+    family, channels, *degree = model.removesuffix(TABULATED).removesuffix(COMPILED).split("_")
     fields: dict[str, Any] = {"family": family, "channels": int(channels)}
     return fields | ({"hidden_l_max": int(degree[0].removeprefix("L"))} if degree else {})
+
+
+def compiled(model: Any) -> Any:
+    """The model with a `predict` whose energies and slopes are one compiled program, in training and in inference."""
+    from torch import nn, set_grad_enabled
+
+    from gnn.models.program import EnergyProgram, filled
+
+    class Compiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.program = EnergyProgram(model)
+
+        def predict(self, batch: Any, stress: bool, training: bool) -> Any:
+            with set_grad_enabled(training):
+                found = filled(batch, self.model.config.cutoff)
+                return self.program.predict(batch, found, forces=True, stress=stress)
+
+    return Compiled()
 
 
 def use_tables(model: Any) -> None:

@@ -29,6 +29,8 @@ SIZES: dict[str, tuple[int, int]] = {"3bpa": (8, 32), "si": (4, 8)}
 TRAIN_BATCHES = 3
 TABULATED = "-tabulated"
 """Ending of a model of ours whose radial functions are tables: work that is avoided, listed apart."""
+COMPILED = "-compiled"
+"""Ending of a model of ours or NequIP's whose energies and slopes are one compiled program."""
 OWN_MODELS = ("ace_64_L0", "ace_64_L1")
 TENSOR = "tensor_64"
 
@@ -88,13 +90,13 @@ class SetResult:
 
 
 def default_contenders(compiled: bool = False) -> tuple[Contender, ...]:
-    """Our families that there are, then every peer's models; `compiled` adds NequIP compiled, which takes minutes."""
+    """Our families that there are, then every peer's models; `compiled` adds those that are compiled first."""
     from gnn.models.network import FAMILIES
 
     own = [*OWN_MODELS, *([TENSOR] if "tensor" in FAMILIES else [])]
-    own += [f"{model}{TABULATED}" for model in own]
+    own += [f"{model}{TABULATED}" for model in own] + [f"{model}{COMPILED}" for model in OWN_MODELS if compiled]
     peers = [Contender(peer.name, model) for peer in PEERS.values() for model in peer.speed]
-    extra = [Contender("nequip", "S-compiled")] if compiled else []
+    extra = [Contender("nequip", f"S{COMPILED}")] if compiled else []
     return (*(Contender(OWN, model) for model in own), *peers, *extra)
 
 
@@ -146,7 +148,7 @@ def measure_set(settings: Settings, name: str, contenders: Sequence[Contender]) 
         measured = {c.name: opened(workers[c.name], c, request | batches) for c in contenders}
         time_in_turn(contenders, workers, measured, settings)
         for c in contenders:
-            if c.package == OWN:
+            if c.package == OWN and not c.model.endswith(COMPILED):
                 measured[c.name].floors = floors_of(workers[c.name], c)
     return SetResult(name, {task: mean_atoms(frames, batches[task]) for task in TASKS}, measured)
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from flows.bench.peers.client import OWN
 from flows.bench.peers.environments import TORCH
-from flows.bench.potential import TABULATED, TASKS, TENSOR, Measured, SetResult, Settings
+from flows.bench.potential import COMPILED, TABULATED, TASKS, TENSOR, Measured, SetResult, Settings
 from flows.bench.rounds import Spread, ratios
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
 
@@ -18,7 +18,9 @@ SAME_SIZE = (
     (f"{OWN} ace_64_L1", "mace 64_L1"),
     (f"{OWN} {TENSOR}", "torchmd tn2_64"),
     (f"{OWN} {TENSOR}", "nequip S"),
-    (f"{OWN} {TENSOR}", "nequip S-compiled"),
+    (f"{OWN} {TENSOR}", f"nequip S{COMPILED}"),
+    (f"{OWN} ace_64_L0{COMPILED}", "mace 64_L0"),
+    (f"{OWN} ace_64_L1{COMPILED}", "mace 64_L1"),
     (f"{OWN} ace_64_L0{TABULATED}", "mace 64_L0"),
     (f"{OWN} ace_64_L1{TABULATED}", "mace 64_L1"),
     (f"{OWN} {TENSOR}{TABULATED}", "torchmd tn2_64"),
@@ -91,6 +93,7 @@ def notes_of(settings: Settings) -> list[str]:
         "medians, ratios round by round (least to greatest).",
         f"One process a model, one thread, {core}, glibc told to keep freed memory for all; peers with {TORCH}.",
         f"`{TABULATED}`: the radial functions of our network are tables, exact to 1e-6: inference with work avoided.",
+        f"`{COMPILED}`: energies and slopes are one compiled program; the minute or two of compiling stand outside.",
         "Peak memory is that of the whole process, imports and both kinds of step included.",
     ]
 

@@ -45,8 +45,8 @@ RELAX = RelaxSettings(fmax=0.08, max_steps=10)
 SMALL_CELL = 4
 """Up to this many atoms cells are relaxed, and rattled without symmetry, often."""
 COMPOUND_SCALES = (0.78, 0.86, 0.94, 1.03, 1.14)
-CHEAP, DEAREST = 70, 220
-"""Atoms times irreducible k-points of a label that takes some seven and twenty seconds."""
+CHEAP, DEAREST = 120, 220
+"""Atoms times irreducible k-points of a label that takes some ten and twenty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 ORDERING_SITES = 5
 N_ORDERINGS = 800
@@ -299,8 +299,8 @@ def _rattled(atoms: Atoms, name: str) -> Atoms:
 
 
 def _turn(job: LabelJob) -> float:
-    """When a job has its turn: at random, but the cheaper it is the earlier."""
-    return _rank(job.job_id) * label_cost(job.atoms()) * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
+    """When a job has its turn: at random, but the cheaper a label is the earlier."""
+    return _rank(job.job_id) * label_cost(job.atoms()) ** 2 * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
 
 
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:

@@ -96,7 +96,7 @@ def potential(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in turn.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.0, help="Least CPU seconds of each task in a round.")] = 1.0,
-    compiled: Annotated[bool, typer.Option("--compiled", help="NequIP compiled too, which takes minutes.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Ours and NequIP compiled too: some minutes.")] = False,
     peers_home: PeersOption = None,
     as_json: JsonOption = False,
 ) -> None:

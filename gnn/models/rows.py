@@ -41,7 +41,7 @@ class Scatter(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class BlockMatrix:
-    """A constant block-diagonal matrix: block k takes columns[k] to rows[k]."""
+    """A constant block-diagonal matrix: block k takes columns[k] to rows[k]; both are without gaps and in order."""
 
     blocks: tuple[Tensor, ...]
     rows: tuple[slice, ...]
@@ -59,10 +59,8 @@ class Mix(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, matrix: BlockMatrix) -> Tensor:
         """Multiply block by block."""
         ctx.matrix = matrix
-        out = x.new_empty(matrix.rows[-1].stop, x.shape[1])
-        for block, rows, columns in zip(matrix.blocks, matrix.rows, matrix.columns, strict=True):
-            torch.mm(block, x[columns], out=out[rows])
-        return out
+        parts = x.split([columns.stop - columns.start for columns in matrix.columns])
+        return torch.cat([block @ part for block, part in zip(matrix.blocks, parts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

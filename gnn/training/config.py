@@ -132,6 +132,11 @@ class TrainConfig(_Section):
     )
     dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the network")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1; auto: a GPU where there is one")
+    compile: bool = Field(
+        default=False,
+        description="energies and slopes as one compiled program: faster steps after a minute of compiling, which the "
+        "budget pays for; a resumed run is then the same to rounding, not bit for bit",
+    )
     devices: int = Field(
         default=1, ge=1, description="processes that share every step, one a GPU; each takes batches of batch.max_atoms"
     )

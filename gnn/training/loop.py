@@ -29,7 +29,7 @@ from gnn.training.resolve import Recipe
 from gnn.training.schedule import CLOCKS, Budget, Position, learning_rate_factor
 from gnn.training.selection import last_is_kept, validation_score
 from gnn.training.state import EpochRecord, TrainState
-from gnn.training.step import EagerStep, Step
+from gnn.training.step import Step, make_step
 from gnn.training.tracker import NullTracker, Tracker
 
 VALIDATION_SHARE = 0.08
@@ -87,7 +87,7 @@ class Trainer:
         self.ema = Ema(self.model, self.config.ema.decay)
         self.best = {name: value.clone() for name, value in self.ema.weights.items()}
         self.state = TrainState(header=recipe.header)
-        self.differentiate: Step = EagerStep(self.model, self.config.losses, recipe.scales, recipe.wanted)
+        self.differentiate: Step = make_step(self.model, self.config, recipe.scales, recipe.wanted)
         self.clock = CLOCKS[self.config.clock]
         self.budget: Budget = make_budget(self.config, data.graph_set.split_counts["train"])
 

@@ -86,10 +86,12 @@ def test_contenders() -> None:
     names = [contender.name for contender in potential.default_contenders(compiled=True)]
     assert len(set(names)) == len(names)
     assert {"sluice ace_64_L0", "sluice ace_64_L1", "mace 64_L0", "mace 64_L1", "nequip S-compiled"} <= set(names)
+    assert {"sluice ace_64_L0-compiled", "sluice ace_64_L1-compiled"} <= set(names)
 
 
 def test_names_of_our_models() -> None:
     assert architecture("ace_64_L1") == {"family": "ace", "channels": 64, "hidden_l_max": 1}
+    assert architecture("ace_64_L0-compiled") == {"family": "ace", "channels": 64, "hidden_l_max": 0}
     assert architecture("tensor_32-tabulated") == {"family": "tensor", "channels": 32}
 
 

@@ -15,7 +15,8 @@ from ase.build import bulk, molecule
 from gnn.errors import InputError
 from gnn.graphs.collate import batch_of_atoms
 from gnn.models.model import Model
-from gnn.potentials.compiled import CompiledModel, CompileWarning, filled
+from gnn.models.program import CompileWarning
+from gnn.potentials.compiled import CompiledModel
 from gnn.potentials.load import load
 from gnn.training.checkpoint import read_checkpoint
 
@@ -49,7 +50,7 @@ def test_one_trace_serves_batches_of_all_sizes(model: Model, traced: CompiledMod
             batch = batch_of_atoms(chosen, 4.0)
             assert_same(traced.predict(batch, last_layer=True), model.predict(batch, last_layer=True))
     assert traced.reason is None
-    assert traced._program is not None
+    assert traced.is_checked
 
 
 def test_small_batches_and_energies_alone_are_the_models_own(model: Model, traced: CompiledModel) -> None:
@@ -58,16 +59,6 @@ def test_small_batches_and_energies_alone_are_the_models_own(model: Model, trace
     found = traced.predict(water, forces=False, stress=False)
     assert found.forces is None
     assert torch.equal(found.energy, model.predict(water).energy)
-
-
-def test_a_batch_is_filled_with_edges_that_reach_nowhere() -> None:
-    batch = batch_of_atoms([molecule("H2O"), Atoms("Cu")], 4.0)
-    vectors = torch.arange(3.0 * len(batch.senders)).view(-1, 3)
-    found = filled(batch, vectors, 4.0)
-    assert found.vectors.shape == (4, 2, 3)
-    torch.testing.assert_close(found.vectors.reshape(-1, 3)[found.places], vectors)
-    assert found.vectors[3].norm(dim=1).tolist() == [8.0, 8.0]
-    assert found.senders.view(4, 2)[3].tolist() == [3, 3]
 
 
 def test_a_program_that_changes_the_numbers_is_not_used(model: Model) -> None:

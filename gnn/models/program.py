@@ -1,0 +1,153 @@
+"""Energies and slopes of a model as one compiled program for batches of all sizes.
+
+torch.compile cannot differentiate what it has compiled twice, nor follow a derivative inside a program. So energy and
+derivative are first traced together into one graph of plain operations (make_fx, as NequIP does), with symbolic sizes,
+and that graph is compiled: once for all batches. Edges are filled up to equally many an atom with edges of twice the
+cutoff, which contribute exactly nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gnn.graphs.batch import Batch, edge_vectors
+from gnn.models.blocks import neighbour_blocks
+from gnn.models.derivatives import from_slope
+from gnn.models.model import Model, Prediction
+
+FAMILIES = ("ace",)
+"""Families whose networks take batches of equally many edges an atom."""
+
+SMALLEST = 2
+"""Sizes of 0 and 1 are taken for constants by the tracer."""
+
+Program = Callable[..., Sequence[Tensor]]
+Compiler = Callable[[torch.fx.GraphModule], Program]
+
+
+class CompileWarning(UserWarning):
+    """A network could not be compiled; it goes on as it is."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A batch with equally many edges an atom.
+
+    bonds (E, 3), the true edges' vectors; vectors (N, K, 3); senders (N·K,); places (E,), where the true edges are.
+    """
+
+    bonds: Tensor
+    vectors: Tensor
+    senders: Tensor
+    places: Tensor
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether no size of it would be taken for a constant."""
+        return min(self.vectors.shape[:2]) >= SMALLEST
+
+
+def filled(batch: Batch, cutoff: float) -> Filled:
+    """Fill up with edges from an atom to itself, twice the cutoff long."""
+    bonds = edge_vectors(batch, batch.positions, batch.cell)
+    n_atoms = batch.numbers.shape[0]
+    blocks = neighbour_blocks(batch.receivers, n_atoms)
+    size = n_atoms * blocks.width
+    places = torch.arange(size, device=bonds.device) if blocks.slot is None else blocks.slot
+    far = bonds.new_tensor([2.0 * cutoff, 0.0, 0.0]).repeat(size, 1)
+    itself = torch.arange(n_atoms, device=bonds.device).repeat_interleave(blocks.width)
+    vectors = far.index_copy(0, places, bonds).view(n_atoms, blocks.width, 3)
+    return Filled(bonds, vectors, itself.index_copy(0, places, batch.senders), places)
+
+
+class Core(nn.Module):
+    """The part of a model that is worth compiling: bond vectors in, energies and invariants of atoms out."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, vectors: Tensor, senders: Tensor, numbers: Tensor, elements: Tensor, theory: Tensor) -> Any:
+        """Shapes: vectors (N, K, 3), senders (N·K,), the others (N,) -> (N,) float64 and (N, C) a layer."""
+        n_atoms, width = vectors.shape[0], vectors.shape[1]
+        receivers = torch.arange(n_atoms, device=vectors.device).unsqueeze(1).expand(n_atoms, width).reshape(-1)
+        nothing = vectors.new_zeros(0)
+        batch = Batch(
+            numbers, nothing, nothing, nothing, theory, nothing, senders, receivers, nothing, theory, width=width
+        )
+        bonds = vectors.reshape(-1, 3)
+        features = self.model.network(batch, bonds, elements)
+        return self.model.node_energies(batch, bonds, features, elements, theory), features
+
+
+class EnergyProgram:
+    """What `Model.predict` gives, by a program that is compiled when the first batch comes.
+
+    What it returns can be differentiated with respect to the model's weights, where they want it.
+
+    Args:
+        model: of one of the `FAMILIES`.
+        compiler: makes a program of the traced graph; torch.compile with symbolic sizes.
+    """
+
+    def __init__(self, model: Model, compiler: Compiler | None = None) -> None:
+        self.model = model
+        self._core = Core(model)
+        self._tensors = {**dict(self._core.named_parameters()), **dict(self._core.named_buffers())}
+        self._compiler = compiler or _inductor
+        self._program: Program | None = None
+
+    def predict(
+        self, batch: Batch, found: Filled, *, forces: bool, stress: bool, last_layer: bool = False
+    ) -> Prediction:
+        """See `Model.predict`; `found` is the batch filled up."""
+        theory = batch.theory.index_select(0, batch.structure)
+        inputs = (found.vectors, found.senders, batch.numbers, self.model.element_indices(batch), theory)
+        if self._program is None:
+            self._program = self._compiler(self._traced(inputs))
+        node_energy, slope, *features = self._program(*inputs, *self._tensors.values())
+        of_edges = slope.reshape(-1, 3).index_select(0, found.places)
+        slopes = from_slope(of_edges, found.bonds, batch, forces=forces, stress=stress)
+        return self.model.completed(batch, node_energy, list(features), slopes, last_layer)
+
+    def _traced(self, inputs: tuple[Tensor, ...]) -> torch.fx.GraphModule:
+        """One graph from vectors and weights to energies, slopes and invariants."""
+        names = list(self._tensors)
+
+        def energies_and_slopes(vectors: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            weights = dict(zip(names, rest[len(inputs) - 1 :], strict=True))
+            with torch.enable_grad():
+                leaf = vectors.detach().requires_grad_(True)
+                energy, features = functional_call(self._core, weights, (leaf, *rest[: len(inputs) - 1]))
+                (slope,) = torch.autograd.grad(energy.sum(), leaf, create_graph=True)
+            return energy, slope, *features
+
+        given = (*inputs, *(tensor.detach() for tensor in self._tensors.values()))
+        graph = make_fx(energies_and_slopes, tracing_mode="symbolic")(*given)
+        return make_fx(functionalize(_differentiable(graph)), tracing_mode="symbolic")(*given)
+
+
+def _differentiable(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """The graph without the places where autograd, while it was traced, cut values off from their weights."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def _inductor(graph: torch.fx.GraphModule) -> Program:
+    compiled: Program = torch.compile(graph, dynamic=True)
+    return compiled
+
+
+def reason_of(error: Exception) -> str:
+    """What a compiler raised, as the reason why a network is used as it is."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,137 @@
+"""A compiled step has the eager step's gradient, for every size and loss, or says why it is not compiled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gnn.graphs.graph import Graph
+from gnn.models.model import Model, build_model
+from gnn.models.program import CompileWarning
+from gnn.training.config import TrainConfig
+from gnn.training.loop import train
+from gnn.training.losses import Scales, Wanted
+from gnn.training.step import CompiledStep, EagerStep, Step, make_step
+
+BOTH = Wanted(forces=True, stress=True)
+
+
+def as_it_is(graph: Any) -> Any:
+    """Stands for a compiler: the traced graph itself."""
+    return graph
+
+
+@pytest.fixture
+def model(tiny_recipe: Callable[..., Any]) -> Model:
+    return build_model(tiny_recipe().model, seed=1)
+
+
+def gradient(step: Step, model: Model, batch: Any) -> tuple[dict[str, Tensor], list[Tensor]]:
+    model.zero_grad()
+    losses = step(batch, 0.7, None)
+    return losses, [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+def assert_same_gradient(compiled: Step, eager: Step, model: Model, batch: Any) -> None:
+    mine, plain = gradient(compiled, model, batch), gradient(eager, model, batch)
+    assert mine[0].keys() == plain[0].keys()
+    for name, value in plain[0].items():
+        torch.testing.assert_close(mine[0][name], value, rtol=1e-4, atol=1e-6)
+    for own, other in zip(mine[1], plain[1], strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
+
+
+def test_one_trace_serves_batches_of_all_sizes(
+    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    losses = tiny_config().losses
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileWarning)
+        compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
+        for max_atoms in (16, 4, 48):
+            batch = next(copper.batches("train", max_atoms))
+            assert_same_gradient(compiled, EagerStep(model, losses, Scales(), BOTH), model, batch)
+    assert compiled.is_checked
+
+
+def test_the_check_leaves_gradients_as_they_were(
+    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    once = gradient(EagerStep(model, losses, Scales(), BOTH), model, batch)[1]
+    compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
+    compiled(batch, 0.7, None)  # on top of the gradient that is there
+    for parameter, expected in zip(model.parameters(), once, strict=True):
+        found = torch.zeros_like(expected) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, 2 * expected, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_that_have_changed_are_used(model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]) -> None:
+    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
+    compiled(batch, 0.7, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
+    assert_same_gradient(compiled, EagerStep(model, losses, Scales(), BOTH), model, batch)
+
+
+def test_a_program_with_another_gradient_is_not_used(
+    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    wrong = CompiledStep(
+        model, losses, Scales(), BOTH, lambda graph: lambda *tensors: [1.1 * found for found in graph(*tensors)]
+    )
+    with pytest.warns(CompileWarning, match="changes the gradient from"):
+        found = gradient(wrong, model, batch)
+    plain = gradient(EagerStep(model, losses, Scales(), BOTH), model, batch)
+    assert all(torch.equal(mine, own) for mine, own in zip(found[1], plain[1], strict=True))
+
+
+def test_a_compiler_that_fails_gives_its_reason(
+    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    def broken(graph: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nfound")
+
+    step = CompiledStep(model, tiny_config().losses, Scales(), BOTH, broken)
+    with pytest.warns(CompileWarning, match="RuntimeError: no C\\+\\+ compiler found"):
+        assert step(next(copper.batches("train", 16)), 0.0, None)
+    assert not step.is_checked
+
+
+def test_what_cannot_be_compiled_is_said_at_once(
+    model: Model, tiny_config: Callable[..., TrainConfig], tiny_recipe: Callable[..., Any]
+) -> None:
+    losses = tiny_config().losses
+    with pytest.warns(CompileWarning, match="neither forces nor stresses"):
+        CompiledStep(model, losses, Scales(), Wanted(forces=False, stress=False))
+    tensor = build_model(tiny_recipe().model.model_copy(update={"family": "tensor"}))
+    with pytest.warns(CompileWarning, match="family tensor is not among ace"):
+        CompiledStep(tensor, losses, Scales(), BOTH)
+
+
+def test_the_configuration_chooses_the_step(model: Model, tiny_config: Callable[..., TrainConfig]) -> None:
+    assert isinstance(make_step(model, tiny_config(), Scales(), BOTH), EagerStep)
+    assert isinstance(make_step(model, tiny_config(compile=True), Scales(), BOTH), CompiledStep)
+
+
+@pytest.mark.long
+def test_a_compiled_training_learns_what_an_eager_one_does(
+    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path, water_graph: Graph
+) -> None:
+    copper.held["train"].append(water_graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileWarning)
+        compiled = train(tiny_recipe(epochs=3, compile=True), copper, tmp_path / "compiled")
+    eager = train(tiny_recipe(epochs=3), copper, tmp_path / "eager")
+    assert compiled.steps == eager.steps
+    for mine, plain in zip(compiled.curve, eager.curve, strict=True):
+        assert mine.train == pytest.approx(plain.train, rel=1e-2)
