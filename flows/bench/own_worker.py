@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flows.bench.peers.workers.fitting import Recipe
 from flows.bench.peers.workers.frames import Frame, elements_of, force_rms, mean_neighbours
 from flows.bench.peers.workers.session import Bench, serve
 from flows.bench.potential import COMPILED, TABULATED
@@ -61,14 +60,6 @@ class Own:
         """Energies and forces."""
         found = module.predict(batch, stress=False, training=training)
         return found.energy, found.forces
-
-    def recipe(self, module: Any, frames: Sequence[Frame]) -> Recipe:
-        """Ours is trained by the product's own flow.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("our own networks are trained by `flows.train`")
 
 
 def architecture(model: str) -> dict[str, Any]:

@@ -33,6 +33,9 @@ formats = ["qe"]
 [shards]
 atoms = 20
 """
+FOLLOWING = (
+    CAMPAIGN.replace('"metals"', '"following"').replace("foreign:emt", "models:/copper@champion").replace(', "Ni"', "")
+)
 TRAINING = """
 [data]
 cutoff = 4.0
@@ -53,6 +56,12 @@ register_as = "copper"
 config = "training.toml"
 epochs = 3
 device = "cpu"
+[deployments.follow]
+flow = "screen"
+on_new_champion = "copper"
+[deployments.follow.parameters]
+campaign = "following.toml"
+one_per_version = true
 """
 PROPERTY = (
     "[...document.querySelectorAll('.schema-form-property')].find((node) =>"
@@ -67,7 +76,8 @@ SHARDS = {"sort": "EXPECTED_START_TIME_ASC", "limit": 200}
 @pytest.fixture(scope="module")
 def deployed(served: Any) -> Any:
     """The services with every deployment, a campaign's file and a training's."""
-    for name, text in (("metals", CAMPAIGN), ("training", TRAINING), ("sluice", DEPLOYMENTS)):
+    files = {"metals": CAMPAIGN, "following": FOLLOWING, "training": TRAINING, "sluice": DEPLOYMENTS}
+    for name, text in files.items():
         (served.home / f"{name}.toml").write_text(text, encoding="utf-8")
     served.sluice("deploy")
     return served
@@ -193,6 +203,15 @@ def test_new_data_train_a_version_whose_page_tells_all(chromium, deployed, until
     picture(chromium, "version")
     chromium.execute_script(f"document.querySelector({PLOTS!r}).scrollIntoView()")
     picture(chromium, "version-plots")
+
+
+def test_a_new_champion_runs_the_campaign_that_follows_it(deployed, until) -> None:
+    manifest = until(lambda: ended(deployed, "following-v1"))
+    assert manifest["state"] == "COMPLETED"
+    assert (manifest["model"], manifest["model_version"]) == ("models:/copper/1", "1")
+    runs = deployed.runs("screen/follow")
+    assert [run["created_by"]["type"] for run in runs] == ["AUTOMATION"]
+    until(lambda: deployed.runs("screen/follow")[0]["state_type"] == "COMPLETED")
 
 
 def test_a_second_night_without_news_does_nothing(deployed, until) -> None:

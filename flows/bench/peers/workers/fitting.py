@@ -14,7 +14,7 @@ from .frames import Frame, Targets, targets_of
 if TYPE_CHECKING:
     import torch
 
-    from .session import Adapter
+    from .session import Adapter, Trainable
 
 LAST_PART = 0.75
 """Progress at which the last part of a schedule begins."""
@@ -100,7 +100,7 @@ def shuffled(n: int, batch: int, seed: int) -> Iterator[list[int]]:
 
 
 def fit(
-    adapter: Adapter,
+    adapter: Trainable,
     module: Any,
     frames: Sequence[Frame],
     tested: Sequence[Frame],

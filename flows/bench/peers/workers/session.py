@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .fitting import Recipe, fit
 from .frames import Frame, Targets, load_frames, targets_of
@@ -40,6 +40,11 @@ class Adapter(Protocol):
     def forward(self, module: Any, batch: Any, training: bool) -> tuple[Any, Any]:
         """Energies (B,) in eV and forces (N, 3) in eV/Å; `training` keeps the graph."""
         ...
+
+
+@runtime_checkable
+class Trainable(Adapter, Protocol):
+    """An adapter whose package can be trained by the loop in `fitting`."""
 
     def recipe(self, module: Any, frames: Sequence[Frame]) -> Recipe:
         """How the package's authors train it."""
@@ -168,6 +173,8 @@ class Session:
         """Train a fresh model for a budget and test it."""
         settle(request.get("core"), request["seed"])
         adapter = self.make()
+        if not isinstance(adapter, Trainable):
+            raise RuntimeError(f"{adapter.version} is not trained by a worker")
         fitted, tested = (load_frames(Path(request[name])) for name in ("frames", "test"))
         started = time.process_time()
         module = adapter.build(request["model"], fitted, request["cutoff"], request["seed"])
