@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ase.io import write
 from emt_cells import labelled_cells
+from tiny_network import TINY_MODEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -36,18 +37,11 @@ atoms = 20
 FOLLOWING = (
     CAMPAIGN.replace('"metals"', '"following"').replace("foreign:emt", "models:/copper@champion").replace(', "Ni"', "")
 )
-TRAINING = """
+TRAINING = f"""
 [data]
 cutoff = 4.0
 split_by = "structure"
-[model]
-channels = 4
-layers = 1
-correlation = 2
-edge_l_max = 1
-n_radial = 4
-radial_hidden = [8]
-"""
+{TINY_MODEL}"""
 DEPLOYMENTS = """
 [deployments.nightly]
 [deployments.nightly.parameters]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_network import TINY_MODEL
 
 from flows.settings import Home
 from gnn.lake.table import Lake
@@ -30,14 +31,7 @@ register_as = "metals"
 datasets = ["cells"]
 cutoff = 4.0
 split_by = "structure"
-[model]
-channels = 4
-layers = 1
-correlation = 2
-edge_l_max = 1
-n_radial = 4
-radial_hidden = [8]
-"""
+{TINY_MODEL}"""
 
 
 def test_kill_9_of_the_mlflow_server(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from ase.io import write
 from emt_cells import labelled_cells
+from tiny_network import TINY
 from typer.testing import CliRunner
 
 from flows import gate, registry
@@ -23,8 +24,6 @@ from gnn.files import write_text
 from gnn.training.config import make_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
-
-TINY = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
 
 
 def ingest_more(home: Home, n: int, seed: int) -> None:

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from ase.io import write
 from emt_cells import labelled_cells
+from tiny_network import TINY
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.settings import Home
 from gnn.errors import InputError
-
-TINY = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
 
 
 @pytest.fixture(scope="module")

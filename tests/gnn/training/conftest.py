@@ -14,6 +14,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from tiny_network import TINY
 
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import collate
@@ -154,8 +155,7 @@ def tiny_config() -> Callable[..., TrainConfig]:
     """A configuration of a network so small that an epoch takes a tenth of a second."""
 
     def make(**changes: Any) -> TrainConfig:
-        model = {"channels": 4, "layers": 1, "correlation": 2, "edge_l_max": 1, "n_radial": 4, "radial_hidden": [8]}
-        values: dict[str, Any] = {"preset": "small", "model": model, "device": "cpu", "threads": 1}
+        values: dict[str, Any] = {"preset": "small", "model": TINY, "device": "cpu", "threads": 1}
         values["batch"] = {"max_atoms": 16}
         if "minutes" not in changes:
             values["epochs"] = 3

@@ -174,7 +174,7 @@ class Session:
         settle(request.get("core"), request["seed"])
         adapter = self.make()
         if not isinstance(adapter, Trainable):
-            raise RuntimeError(f"{adapter.version} is not trained by a worker")
+            raise TypeError(f"{adapter.version} is not trained by a worker")
         fitted, tested = (load_frames(Path(request[name])) for name in ("frames", "test"))
         started = time.process_time()
         module = adapter.build(request["model"], fitted, request["cutoff"], request["seed"])
