@@ -183,7 +183,7 @@ def report_context() -> ReportContext:
         provenance=Provenance(
             code_version="0.1.0 (0a2cea2)",
             model="models:/alloys@champion", model_version="3", model_sha256="ab12" * 16,
-            theory="pbe/gpaw-pw600-k2.8-mv0.5",
+            theory="pbe/gpaw-pw600-k3.6-mv0.5",
             lake_versions={"sample": 2, "sample-truth": 1}, graph_set_id="cd34" * 16,
             candidates_digest="ef56" * 16, machine="2 cores, x86_64", packages={"torch": "2.13.0", "ase": "3.29.0"},
             model_metrics={"energy MAE, meV/atom": 6.41, "force MAE, meV/Å": 28.3}, licences={"sample": "CC-BY-4.0"},

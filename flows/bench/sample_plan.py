@@ -29,8 +29,8 @@ from gnn.screening.prototypes import ELEMENTAL, PROTOTYPES, Prototype, decoratio
 from gnn.screening.volumes import guess_volume
 from gnn.structures.record import reduced_formula
 
-SETTINGS = GpawSettings(k_density=3.6)
-"""At 2.8 points per Å⁻¹ energies of small cells scatter by 14 meV/atom, here by 5 (docs/results/sample_noise.md)."""
+SETTINGS = GpawSettings()
+"""One level of theory for the whole set; why this one: docs/decisions/0002-sample-theory.md."""
 ELEMENTS = ("Li", "Mg", "Al", "Si")
 KNOWN = Path(__file__).resolve().parents[2] / "datasets" / "sample" / "known_compounds.toml"
 SEED = 20261122
@@ -45,8 +45,8 @@ RELAX = RelaxSettings(fmax=0.08, max_steps=10)
 SMALL_CELL = 4
 """Up to this many atoms cells are relaxed, and rattled without symmetry, often."""
 COMPOUND_SCALES = (0.78, 0.86, 0.94, 1.03, 1.14)
-CHEAP, DEAREST = 120, 220
-"""Atoms times irreducible k-points of a label that takes some ten and twenty seconds."""
+CHEAP, DEAREST = 100, 220
+"""Atoms times irreducible k-points of a label that takes some nine and twenty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 ORDERING_SITES = 5
 N_ORDERINGS = 800
@@ -54,7 +54,6 @@ SLOW_LATTICES = ("fcc-5.3", "bcc-5.2")
 """Superlattices whose symmetry GPAW's k-meshes do not follow: labels take minutes, some twenty of them were made."""
 N_TRUTH_ORDERINGS = 50
 ORDERING_SCALES = (0.78, 1.08)
-FRAMES_A_RELAXATION = 5
 
 
 @dataclass(frozen=True)
@@ -299,14 +298,15 @@ def _rattled(atoms: Atoms, name: str) -> Atoms:
 
 
 def _turn(job: LabelJob) -> float:
-    """When a job has its turn: at random, but the cheaper a label is the earlier."""
-    return _rank(job.job_id) * label_cost(job.atoms()) ** 2 * (FRAMES_A_RELAXATION if job.kind == "relax" else 1)
+    """When a job has its turn: at random, but the cheaper its first label is the earlier; a relaxation brings more."""
+    return _rank(job.job_id) * label_cost(job.atoms()) ** 2
 
 
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
-    """Training jobs and truth jobs; every beginning of each is a mixed sample, richer in cheap jobs.
+    """Training jobs and truth jobs; every beginning of the first is a mixed sample, richer in cheap jobs.
 
-    Known compounds come first; what is planned twice is labelled once.
+    Known compounds come first, the truth goes from its cheapest; what is planned twice is labelled once.
     """
     pool = compounds()
-    return [*known_jobs(pool), *sorted(training_jobs(pool), key=_turn)], sorted(truth_jobs(pool), key=_turn)
+    training = [*known_jobs(pool), *sorted(training_jobs(pool), key=_turn)]
+    return training, sorted(truth_jobs(pool), key=lambda job: label_cost(job.atoms()))

@@ -23,8 +23,7 @@ from gnn.files import write_atomically
 from gnn.structures.record import RECORD_SCHEMA, records_to_table
 
 DATASETS = {"training": "sample", "truth": "sample-truth"}
-SAMPLE = Path(__file__).resolve().parents[2] / "datasets" / "sample" / f"k{SETTINGS.k_density:g}"
-"""Where a set grows until it is whole and takes the place of the one that ships."""
+SAMPLE = Path(__file__).resolve().parents[2] / "datasets" / "sample"
 
 
 def shipped(part: str) -> Path:

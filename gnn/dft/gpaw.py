@@ -37,7 +37,7 @@ class GpawSettings(BaseModel):
     xc: str = Field(default="PBE", description="exchange-correlation functional")
     cutoff_ev: float = Field(default=600.0, gt=0, description="plane-wave cutoff, eV")
     k_density: float = Field(
-        default=2.8, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
+        default=3.6, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
     )
     smearing: Smearing = Field(default="marzari-vanderbilt", description="occupation function")
     smearing_ev: float = Field(default=0.5, gt=0, description="width of the occupation function, eV")
@@ -50,7 +50,7 @@ class GpawSettings(BaseModel):
 
     @classmethod
     def from_theory(cls, key: str) -> GpawSettings:
-        """The settings that a theory key such as `pbe/gpaw-pw600-k2.8-mv0.5` means: the inverse of `theory`.
+        """The settings that a theory key such as `pbe/gpaw-pw600-k3.6-mv0.5` means: the inverse of `theory`.
 
         Raises:
             InputError: the key is not one of GPAW's.
@@ -58,7 +58,7 @@ class GpawSettings(BaseModel):
         match = THEORY_KEY.fullmatch(key)
         if match is None or match["xc"] not in FUNCTIONALS:
             raise InputError(
-                f"theory {key!r} is not a GPAW one; it must look like pbe/gpaw-pw600-k2.8-mv0.5 "
+                f"theory {key!r} is not a GPAW one; it must look like pbe/gpaw-pw600-k3.6-mv0.5 "
                 f"with a functional of {', '.join(FUNCTIONALS)}"
             )
         smearing_of = {short: name for name, short in SMEARING_KEYS.items()}

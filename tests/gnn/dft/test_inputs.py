@@ -29,7 +29,7 @@ from gnn.dft.inputs import (
 )
 from gnn.errors import InputError
 
-THEORY = "pbe/gpaw-pw600-k2.8-mv0.5"
+THEORY = "pbe/gpaw-pw600-k3.6-mv0.5"
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_k_points_are_as_dense_as_gpaws(tmp_path):
     write_inputs([("al", bulk("Al", cubic=True, a=a))], tmp_path, ["qe"], THEORY)
     lines = (tmp_path / "qe" / "al" / "al.pwi").read_text().splitlines()
     grid = [int(number) for number in lines[lines.index("K_POINTS automatic") + 1].split()[:3]]
-    assert min(grid) >= 2.8 * 2 * np.pi / a
+    assert min(grid) >= 3.6 * 2 * np.pi / a
     assert qe_k_spacing(None) == 0.04
 
 
