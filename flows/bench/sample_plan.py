@@ -47,6 +47,8 @@ SMALL_CELL = 4
 COMPOUND_SCALES = (0.78, 0.86, 0.94, 1.03, 1.14)
 CHEAP, DEAREST = 100, 220
 """Atoms times irreducible k-points of a label that takes some nine and twenty seconds."""
+DEAREST_RATTLED = 600
+"""The same for rattled cells, which have no symmetry: some forty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
 ORDERING_SITES = 5
 N_ORDERINGS = 800
@@ -169,19 +171,26 @@ def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
     """Elements; around the visible compounds volumes, relaxations, strained and rattled cells; orderings on lattices.
 
-    What costs more than the `DEAREST` is left out.
+    What is too dear is left out.
     """
     hidden = truth_formulas(pool)
     visible = _dealt([d for d in pool if d.formula not in hidden], len(pool))
     small = [d for d in visible if len(d.prototype.sites) <= SMALL_CELL]
-    around_compounds = [
+    symmetric = [
         *_element_jobs(),
         *_volume_jobs([d for d in visible if d.is_cheap][:80]),
         *_relax_jobs(small[:50]),
         *_distorted_jobs(visible[:110]),
+    ]
+    rattled = [
+        *_rattled_elements(),
         *_rattled_jobs([*small[:70], *[d for d in visible if d not in small][:15]]),
     ]
-    return [job for job in around_compounds if label_cost(job.atoms()) <= DEAREST] + list(_ordering_jobs(hidden))
+    return [*_affordable(symmetric, DEAREST), *_affordable(rattled, DEAREST_RATTLED), *_ordering_jobs(hidden)]
+
+
+def _affordable(jobs: Iterable[LabelJob], dearest: int) -> Iterator[LabelJob]:
+    return (job for job in jobs if label_cost(job.atoms()) <= dearest)
 
 
 def known_jobs(pool: list[Decoration]) -> list[LabelJob]:
@@ -218,8 +227,14 @@ def _element_jobs() -> Iterator[LabelJob]:
             yield _job(decoration.atoms(1.0), "relax", group, f"element-{prototype.name}")
             for scale in ELEMENT_SCALES:
                 yield _job(decoration.atoms(scale), "static", group, f"element-{prototype.name}-strained")
+
+
+def _rattled_elements() -> Iterator[LabelJob]:
+    for prototype in ELEMENTAL:
+        for element in ELEMENTS:
             if prototype.name != "sc":
-                supercell = decoration.atoms().repeat((1, 1, 2))
+                group = f"{element}-{prototype.name}"
+                supercell = Decoration(prototype, (element,)).atoms().repeat((1, 1, 2))
                 yield _job(_rattled(supercell, group), "static", group, f"element-{prototype.name}-rattled")
 
 

@@ -62,10 +62,14 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+MOST_DIGITS = 12
+"""Of a percentage: enough for one among ten thousand million."""
+
+
 def share(value: float) -> str:
     """A share as a percentage, never rounded to 100 % or 0 % where it is not."""
     percent = 100 * value
-    for digits in range(4):
+    for digits in range(MOST_DIGITS):
         rounded = round(percent, digits)
         if (rounded not in (0.0, 100.0) and digits >= 1) or rounded == percent:
             return f"{rounded:.{digits}f}\u202f%"

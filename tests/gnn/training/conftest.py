@@ -14,7 +14,6 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
-from tiny_network import TINY
 
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import collate
@@ -153,6 +152,7 @@ def water_graph() -> Graph:
 @pytest.fixture
 def tiny_config() -> Callable[..., TrainConfig]:
     """A configuration of a network so small that an epoch takes a tenth of a second."""
+    from tiny_network import TINY  # here, because processes of some tests load this file outside of pytest
 
     def make(**changes: Any) -> TrainConfig:
         values: dict[str, Any] = {"preset": "small", "model": TINY, "device": "cpu", "threads": 1}
