@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gnn.graphs.graph import Graph
 from gnn.models.model import Model, build_model
 from gnn.models.program import CompileWarning
 from gnn.training.config import TrainConfig
@@ -125,9 +124,8 @@ def test_the_configuration_chooses_the_step(model: Model, tiny_config: Callable[
 
 @pytest.mark.long
 def test_a_compiled_training_learns_what_an_eager_one_does(
-    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path, water_graph: Graph
+    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path
 ) -> None:
-    copper.held["train"].append(water_graph)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         compiled = train(tiny_recipe(epochs=3, compile=True), copper, tmp_path / "compiled")
