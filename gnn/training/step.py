@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from gnn.models.model import Model, Prediction
 from gnn.models.program import FAMILIES, Compiler, CompileWarning, EnergyProgram, filled, reason_of
 from gnn.training.config import LossConfig, TrainConfig
 from gnn.training.losses import Scales, Wanted, loss_terms, total_loss
+from gnn.training.parallel import gradients
 
 TOLERANCE = 1e-3
 """Largest difference of a compiled gradient from torch's own, as part of its length."""
@@ -115,15 +116,10 @@ class CompiledStep:
             for weight in weights:
                 weight.grad = None
             step()
-            return _flat(weights)
+            return torch.cat([gradient.flatten() for gradient in gradients(weights)])
         finally:
             for weight, grad in zip(weights, kept, strict=True):
                 weight.grad = grad
-
-
-def _flat(weights: Sequence[Tensor]) -> Tensor:
-    found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-    return torch.cat([gradient.flatten() for gradient in found])
 
 
 def make_step(model: Model, config: TrainConfig, scales: Scales, wanted: Wanted) -> Step:
