@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, permutations, zip_longest
 from pathlib import Path
 
@@ -225,8 +225,34 @@ def _element_jobs() -> Iterator[LabelJob]:
             decoration = Decoration(prototype, (element,))
             group = f"{element}-{prototype.name}"
             yield _job(decoration.atoms(1.0), "relax", group, f"element-{prototype.name}")
-            for scale in ELEMENT_SCALES:
-                yield _job(decoration.atoms(scale), "static", group, f"element-{prototype.name}-strained")
+        yield from _volumes_of_elements(prototype)
+
+
+def lattice_jobs() -> list[LabelJob]:
+    """The elements alone on the lattices of the compound prototypes, cheapest first.
+
+    A crystal that training never saw is off by what its lattice costs, more than by its elements' order on it: without
+    them Si-rich A15 and perovskite were wrong by 70 to 170 meV/atom.
+    """
+    known = {fingerprint(Decoration(prototype, ("Si",)).atoms()) for prototype in ELEMENTAL}
+    jobs: list[LabelJob] = []
+    for lattice in map(_with_one_label, PROTOTYPES.values()):
+        found = fingerprint(Decoration(lattice, ("Si",)).atoms())
+        if len(lattice.sites) <= LARGEST_CELL and found not in known:
+            known.add(found)
+            jobs += _volumes_of_elements(lattice)
+    return sorted(_affordable(jobs, DEAREST), key=lambda job: label_cost(job.atoms()))
+
+
+def _with_one_label(prototype: Prototype) -> Prototype:
+    return replace(prototype, sites=tuple(("A", position) for _, position in prototype.sites))
+
+
+def _volumes_of_elements(prototype: Prototype) -> Iterator[LabelJob]:
+    for element in ELEMENTS:
+        for scale in ELEMENT_SCALES:
+            atoms = Decoration(prototype, (element,)).atoms(scale)
+            yield _job(atoms, "static", f"{element}-{prototype.name}", f"element-{prototype.name}-strained")
 
 
 def _rattled_elements() -> Iterator[LabelJob]:
@@ -320,8 +346,8 @@ def _turn(job: LabelJob) -> float:
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     """Training jobs and truth jobs; every beginning of the first is a mixed sample, richer in cheap jobs.
 
-    Known compounds come first, the truth goes from its cheapest; what is planned twice is labelled once.
+    Known compounds come first, then elements on unusual lattices; the truth goes from its cheapest; what is planned twice is labelled once.
     """
     pool = compounds()
-    training = [*known_jobs(pool), *sorted(training_jobs(pool), key=_turn)]
+    training = [*known_jobs(pool), *lattice_jobs(), *sorted(training_jobs(pool), key=_turn)]
     return training, sorted(truth_jobs(pool), key=lambda job: label_cost(job.atoms()))
