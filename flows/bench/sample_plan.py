@@ -346,7 +346,8 @@ def _turn(job: LabelJob) -> float:
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     """Training jobs and truth jobs; every beginning of the first is a mixed sample, richer in cheap jobs.
 
-    Known compounds come first, then elements on unusual lattices; the truth goes from its cheapest; what is planned twice is labelled once.
+    Known compounds come first, then elements on unusual lattices; the truth goes from its cheapest; what is planned
+    twice is labelled once.
     """
     pool = compounds()
     training = [*known_jobs(pool), *lattice_jobs(), *sorted(training_jobs(pool), key=_turn)]
