@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import registry
-from flows.registry import CHAMPION, RegisteredModel
+from flows.events import announce_champion
+from flows.registry import CHAMPION, FIRST, RegisteredModel
 from flows.settings import Home
 from flows.suites import Suite, evaluate_on, freeze, read_suite, suite_folder
 from flows.tracking import connect
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 LOCK_TIMEOUT_S = 3600.0
-FIRST = "the first version of its name"
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,6 @@ def champion_of(name: str, home: Home) -> RegisteredModel | None:
 
 def crown(model: RegisteredModel, reason: str, home: Home) -> Verdict:
     """Make a version the champion, and tell those who follow its name."""
-    from flows.events import announce_champion
-
     if not _is_champion(model):
         registry.promote(f"{model.name}/{model.version}", home)
         announce_champion(model.name, model.version, reason)

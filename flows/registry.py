@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlparse
 
 from flows.artifacts import FOLDER, folder_of
 from flows.artifacts import SCHEME as ARTIFACTS_SCHEME
+from flows.events import announce_champion
 from flows.settings import Home
 from flows.tracking import connect, experiment_id, flattened, is_embedded, store_exists
 from gnn.errors import InputError, SluiceError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+FIRST = "the first version of its name"
 SCHEME = "models:/"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 MANIFEST_NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
@@ -260,6 +262,7 @@ def register(
     version = _create_version(client, name, source, run_id, {**tags, "model_id": model_id}, model_id)
     if CHAMPION not in client.get_registered_model(name).aliases:
         client.set_registered_model_alias(name, CHAMPION, version.version)
+        announce_champion(name, str(version.version), FIRST)
     return _described(version, client)
 
 

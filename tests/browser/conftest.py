@@ -119,10 +119,14 @@ class Served:
         """The id of a deployment, FLOW/NAME."""
         return str(self.api(f"/deployments/name/{name}")["id"])
 
+    def all_runs(self, deployment: str) -> list[dict[str, Any]]:
+        """The runs of a deployment, those of coming nights too, the oldest first."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        return list(self.api("/flow_runs/filter", wanted))
+
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         """The runs of a deployment that are due, the oldest first."""
-        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [run for run in self.api("/flow_runs/filter", wanted) if not run["auto_scheduled"]]
+        return [run for run in self.all_runs(deployment) if not run["auto_scheduled"]]
 
 
 HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "SLUICE_CLUSTER", "PREFECT_LOGGING_LEVEL")

@@ -131,6 +131,13 @@ def test_a_schedule_is_visible(chromium, deployed, until, picture) -> None:
     picture(chromium, "deployments")
 
 
+def test_the_server_plans_the_nights(deployed, until) -> None:
+    """A visible schedule is not enough: a server that fails to plan says so in its log alone."""
+    planned = until(lambda: deployed.all_runs("train/nightly"), 150)
+    assert {run["auto_scheduled"] for run in planned} == {True}
+    assert all("T02:00:00" in run["expected_start_time"] for run in planned)
+
+
 def test_a_campaign_is_launched_with_changed_parameters(chromium, deployed, until, picture) -> None:
     open_form(chromium, until, deployed, "screen/screen")
     fill(chromium, until, "campaign", "metals.toml")
@@ -202,7 +209,7 @@ def test_new_data_train_a_version_whose_page_tells_all(chromium, deployed, until
 def test_a_new_champion_runs_the_campaign_that_follows_it(deployed, until) -> None:
     manifest = until(lambda: ended(deployed, "following-v1"))
     assert manifest["state"] == "COMPLETED"
-    assert (manifest["model"], manifest["model_version"]) == ("models:/copper/1", "1")
+    assert (manifest["model"]["uri"], manifest["model"]["version"]) == ("models:/copper/1", "1")
     runs = deployed.runs("screen/follow")
     assert [run["created_by"]["type"] for run in runs] == ["AUTOMATION"]
     until(lambda: deployed.runs("screen/follow")[0]["state_type"] == "COMPLETED")
