@@ -104,6 +104,7 @@ def train_model(home: Home, minutes: float, committee: int, cluster: str) -> Tra
         {
             "data": {"datasets": [TRAINING], "train_on_elements": True},
             "preset": "small",
+            "model": {"family": "tensor"},
             "minutes": minutes,
             "committee": committee,
             "register_as": MODEL,

@@ -39,9 +39,9 @@ class DataConfig(_Section):
 
 
 class OptimiserConfig(_Section):
-    """AdamW, or Muon for the network's matrices beside it, with gradient clipping."""
+    """Muon for the network's matrices and AdamW for the rest, or AdamW for all, with gradient clipping."""
 
-    kind: Literal["adamw", "muon"] = Field(default="adamw", description="muon: orthogonal steps of the matrices")
+    kind: Literal["muon", "adamw"] = Field(default="muon", description="muon: orthogonal steps of the matrices")
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=1e-6, ge=0, description="decoupled; on weight matrices only")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
