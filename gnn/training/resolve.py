@@ -23,8 +23,10 @@ from gnn.training.finetune import Start, additions, continued, grown, settled, u
 from gnn.training.losses import Scales, Wanted
 
 PRESET_CUTOFF: dict[PresetName, float] = {"small": 5.0, "default": 5.0, "accurate": 6.0}
-DEFAULT_LR, TUNING_LR = 2e-2, 2e-3
-"""Peak learning rates: weights are of order one, so it is large; from a trained model's weights it is smaller."""
+DEFAULT_LR = {"muon": 4e-2, "adamw": 2e-2}
+"""Peak learning rates by optimiser: weights are of order one, so they are large."""
+TUNING_LR = 2e-3
+"""From a trained model's weights."""
 MOST_NAMED = 12
 """Elements that are named one by one."""
 SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
@@ -80,7 +82,7 @@ def resolve(
     max_atoms, batch_remark = batch_atoms(config, graph_set)
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
-    lr = config.optimiser.lr or (DEFAULT_LR if start is None else TUNING_LR)
+    lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
     statistics = graph_set.statistics
     wanted = Wanted(forces=statistics.force_rms is not None, stress=statistics.stress_rms is not None)
     return Recipe(
