@@ -16,7 +16,7 @@ ACE_PRESETS = MappingProxyType(
 )
 TENSOR_PRESETS = MappingProxyType(
     {
-        "small": {"channels": 32, "layers": 1, "correlation": 3},
+        "small": {"channels": 32, "layers": 2, "correlation": 3},
         "default": {"channels": 64, "layers": 2, "correlation": 3},
         "accurate": {"channels": 128, "layers": 2, "correlation": 3},
     }
