@@ -13,7 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 MAX_DEGREE = 4
 """Highest degree of the spherical harmonics that are written out."""
 TENSOR_DEGREE = 2
-"""Degree of the features and bonds of the `tensor` family: that of a 3 x 3 matrix."""
+"""Degree of the features of the `tensor` family: that of a 3 x 3 matrix."""
 
 
 class PropertyScale(BaseModel):
@@ -49,7 +49,7 @@ class ModelConfig(BaseModel):
     correlation: Literal[1, 2, 3] = 3
     """Order of the products of the density: 1, 2, 3 = pair, triplet, quadruplet operators."""
     edge_l_max: Annotated[int, Field(ge=0, le=MAX_DEGREE)] = 3
-    """Highest degree of the spherical harmonics of the bonds and of the density; 3, and always 2 for `tensor`."""
+    """Highest degree of the spherical harmonics of the bonds and of the density; 3, for `tensor` 4 (at least 2)."""
     hidden_l_max: Literal[0, 1, 2] = 0
     """Highest degree of the features passed between layers: scalars, vectors, rank-2 tensors; always 2 for `tensor`."""
     n_radial: Positive = 8
@@ -82,10 +82,11 @@ class ModelConfig(BaseModel):
     def _family_fields(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("family") != "tensor":
             return values
-        for name in ("edge_l_max", "hidden_l_max"):
-            if values.get(name, TENSOR_DEGREE) != TENSOR_DEGREE:
-                raise ValueError(f"{name}: the tensor family always has degree {TENSOR_DEGREE}, not {values[name]}")
-        return {"edge_l_max": TENSOR_DEGREE, "hidden_l_max": TENSOR_DEGREE, "radial_hidden": [64]} | values
+        if values.get("hidden_l_max", TENSOR_DEGREE) != TENSOR_DEGREE:
+            raise ValueError(
+                f"hidden_l_max: the tensor family always has degree {TENSOR_DEGREE}, not {values['hidden_l_max']}"
+            )
+        return {"edge_l_max": MAX_DEGREE, "hidden_l_max": TENSOR_DEGREE, "radial_hidden": [64]} | values
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

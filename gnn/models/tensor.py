@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from gnn.graphs.batch import Batch
 from gnn.models.aggregation import EdgeGeometry, ScalarAggregation
 from gnn.models.blocks import neighbour_blocks
-from gnn.models.config import ModelConfig
+from gnn.models.config import TENSOR_DEGREE, ModelConfig
 from gnn.models.degrees import DegreeLinear
 from gnn.models.element_weights import ElementWeights
 from gnn.models.harmonics import SphericalHarmonics
 from gnn.models.invariants import Invariants
-from gnn.models.matrices import PART_DEGREES
+from gnn.models.linear import Linear
+from gnn.models.matrices import N_PARTS, PART_DEGREES
 from gnn.models.matrix_products import MatrixProducts
 from gnn.models.pairs import PairGrid, PairList, pair_sums
 from gnn.models.radial import BesselBasis, RadialNetwork
@@ -25,22 +26,34 @@ LARGEST_GROUP = 4
 
 
 class TensorEmbedding(nn.Module):
-    """X = W · products(A) with A = sum_j R(r_ij) Y(r_ij) h(z_j), and the atom's own element in the scalars."""
+    """X = W · products(A) with A = sum_j R(r_ij) Y(r_ij) h(z_j), scalars with the atom's own element and lengths.
+
+    On sites of cubic symmetry a matrix holds nothing but its scalar: A's parts of degree 3 and 4, the first that tell a
+    tetrahedron and a cube from a sphere, enter by their squared lengths.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         n_elements, rank = len(config.elements), config.element_rank
         self.sent = ElementWeights(n_elements, rank, config.message_channels)
         self.own = ElementWeights(n_elements, rank, config.channels)
-        self.bonds = ScalarAggregation(2, config.message_channels, config.channels, config.mean_neighbours)
+        self.bonds = ScalarAggregation(
+            config.edge_l_max, config.message_channels, config.channels, config.mean_neighbours
+        )
+        higher = range(TENSOR_DEGREE + 1, config.edge_l_max + 1)
+        self.sizes = [N_PARTS, *(2 * degree + 1 for degree in higher)]
+        self.lengths = Linear(len(higher) * config.channels, config.channels) if higher else None
         self.products = MatrixProducts(config)
         self.out = DegreeLinear(PART_DEGREES, config.channels, config.channels)
 
     def forward(self, radial: Tensor, edges: EdgeGeometry, elements: Tensor) -> Tensor:
         """Shapes: radial (E, F), elements (N,) -> (9, N, C)."""
-        bonds = self.bonds(radial, self.sent().index_select(0, elements), edges)
+        bonds, *higher = self.bonds(radial, self.sent().index_select(0, elements), edges).split(self.sizes)
         scalars, others = self.out(self.products(bonds, bonds, elements)).split([1, len(PART_DEGREES) - 1])
-        return torch.cat([scalars + self.own().index_select(0, elements), others])
+        scalars = scalars + self.own().index_select(0, elements)
+        if self.lengths is not None:
+            scalars = scalars + self.lengths(torch.cat([part.square().mean(0) for part in higher], dim=1))
+        return torch.cat([scalars, others])
 
 
 class TensorInteraction(nn.Module):
@@ -73,7 +86,7 @@ class TensorNetwork(nn.Module):
         super().__init__()
         groups = config.channels // math.gcd(config.channels, LARGEST_GROUP)
         self.sizes = [config.message_channels] + [groups] * config.layers
-        self.harmonics = SphericalHarmonics(2)
+        self.harmonics = SphericalHarmonics(config.edge_l_max)
         basis = BesselBasis(config.cutoff, config.n_radial, config.envelope_power)
         self.radial = RadialNetwork(basis, config.radial_hidden, sum(self.sizes))
         self.embedding = TensorEmbedding(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +196,10 @@ def describe_validation(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def run_digest(config: TrainConfig, graph_set_id: str, init_sha256: str | None) -> str:
-    """sha256 of all that decides the result of one member: configuration, data, initial weights."""
+def run_digest(config: TrainConfig, graph_set_id: str, init_sha256: str | None, taken: Mapping[str, Any]) -> str:
+    """sha256 of all that decides the result of one member: configuration, data, initial weights.
+
+    `taken` is what presets and defaults gave: where a new version has others, a training is another one.
+    """
     content = config.model_dump(mode="json", exclude=NOT_IN_DIGEST | {"init"})
-    return digest({"config": content, "graph_set_id": graph_set_id, "init": init_sha256})
+    return digest({"config": content, "graph_set_id": graph_set_id, "init": init_sha256, "taken": dict(taken)})

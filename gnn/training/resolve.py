@@ -80,9 +80,10 @@ def resolve(
     """
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
+    lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
+    taken = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
-    lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
     statistics = graph_set.statistics
     wanted = Wanted(forces=statistics.force_rms is not None, stress=statistics.stress_rms is not None)
     return Recipe(
@@ -92,7 +93,7 @@ def resolve(
         max_atoms=max_atoms,
         scales=scales_of(model, graph_set),
         wanted=wanted,
-        header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256),
+        header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256, taken),
         remarks=remarks_on(config, model, graph_set, start, f"learning rate {lr:g}; {batch_remark}"),
         initial_weights=None if start is None else partial(grown, start),
     )

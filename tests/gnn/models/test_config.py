@@ -30,7 +30,7 @@ from gnn.structures.properties import PropertySpec
         ({"widht": 3}, "widht"),
         ({"family": "gap"}, "family"),
         ({"family": "tensor", "hidden_l_max": 1}, "hidden_l_max: the tensor family always has degree 2, not 1"),
-        ({"family": "tensor", "edge_l_max": 3}, "edge_l_max"),
+        ({"family": "tensor", "edge_l_max": 1}, "exceeds"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, object], words: str) -> None:
@@ -67,7 +67,7 @@ def test_unknown_family_lists_the_known() -> None:
 
 def test_tensor_features_have_one_degree() -> None:
     config = ModelConfig(elements=["H"], family="tensor")
-    assert (config.edge_l_max, config.hidden_l_max) == (2, 2)
+    assert (config.edge_l_max, config.hidden_l_max) == (4, 2)
     assert ModelConfig.model_validate_json(config.model_dump_json()) == config
 
 

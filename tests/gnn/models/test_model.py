@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import chemical_symbols
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -118,3 +120,20 @@ def test_readout_uses_every_layer() -> None:
     out.sum().backward()
     assert out.shape == (5, 2)
     assert all(f.grad is not None and f.grad.any() for f in features)
+
+
+def eight_around_one(turn: float) -> Atoms:
+    """Two tetrahedra of H around a C, the second turned by `turn` degrees about z (90: a cube). No two H in reach."""
+    corners = np.array([(1, 1, 1), (-1, -1, 1), (1, -1, -1), (-1, 1, -1)]) / np.sqrt(3)
+    second = Atoms("H4", corners)
+    second.rotate(turn, "z")
+    return Atoms("C", [(0, 0, 0)]) + Atoms("H4", corners) + second
+
+
+@pytest.mark.parametrize(("degree", "differs"), [(2, False), (3, True), (4, True)])
+def test_angles_on_cubic_sites_need_more_than_matrices(degree: int, differs: bool) -> None:
+    fields = {"elements": ["H", "C"], "cutoff": 1.03, "channels": 8, "edge_l_max": degree}
+    model = build_model(ModelConfig(family="tensor", **fields)).double()
+    cube, other = (batch_of_atoms([eight_around_one(turn)], 1.03, dtype=torch.float64) for turn in (90.0, 80.0))
+    difference = float((model.predict(cube).energy - model.predict(other).energy).detach().abs())
+    assert (difference > 1e-12) is differs

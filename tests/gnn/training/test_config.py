@@ -16,7 +16,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
 from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import cutoff_of, resolve
+from gnn.training.resolve import DEFAULT_LR, cutoff_of, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -63,11 +63,19 @@ def test_the_digest_knows_what_matters() -> None:
     base = make_config({"epochs": 3})
     same = [{"device": "cpu"}, {"threads": 2}, {"register_as": "x"}, {"checkpoint_s": 1.0}, {"experiment": "y"}]
     for change in same:
-        assert run_digest(base.model_copy(update=change), "g", None) == run_digest(base, "g", None)
+        assert run_digest(base.model_copy(update=change), "g", None, {}) == run_digest(base, "g", None, {})
     for change in ({"seed": 1}, {"epochs": 4}, {"dtype": "float64"}):
-        assert run_digest(base.model_copy(update=change), "g", None) != run_digest(base, "g", None)
-    assert run_digest(base, "h", None) != run_digest(base, "g", None)
-    assert run_digest(base, "g", "sha") != run_digest(base, "g", None)
+        assert run_digest(base.model_copy(update=change), "g", None, {}) != run_digest(base, "g", None, {})
+    assert run_digest(base, "h", None, {}) != run_digest(base, "g", None, {})
+    assert run_digest(base, "g", "sha", {}) != run_digest(base, "g", None, {})
+
+
+def test_another_versions_presets_are_another_training(
+    copper: Any, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = resolve(tiny_config(optimiser={}), copper.graph_set).header
+    monkeypatch.setitem(DEFAULT_LR, "muon", 1e-5)
+    assert resolve(tiny_config(optimiser={}), copper.graph_set).header != before
 
 
 def test_defaults_come_from_the_data(copper: Any, tiny_config: Callable[..., Any]) -> None:
