@@ -15,8 +15,8 @@ from gnn.screening.report.ternary import ternary_section
 SIZE = (400.0, 300.0)
 MOST_POINTS = 400
 MOST_SYSTEMS = 30
-CEILING = 0.25
-"""Candidates more than this (eV/atom) above the elements are counted, not drawn."""
+FLOOR, CEILING = -8.0, 0.25
+"""Candidates more than this (eV/atom) from the elements are counted, not drawn; no compound is bound by 8 eV/atom."""
 
 Point = tuple[float, float]
 
@@ -129,7 +129,7 @@ def _reference_points(pair: tuple[str, ...], entries: Sequence[HullEntry]) -> li
 
 def _frame(rows: Sequence[Candidate], reference: Sequence[Point]) -> Frame:
     energies = [row.formation_energy for row in rows if row.formation_energy is not None]
-    values = [min(energy, CEILING) for energy in energies] + [y for _, y in reference]
+    values = [min(energy, CEILING) for energy in energies if energy > FLOOR] + [y for _, y in reference]
     low, high = padded([*values, 0.04, -0.02], 0.08)
     return Frame.of(*SIZE, (-0.03, 1.03), (low, high))
 
@@ -158,10 +158,10 @@ def _names(frame: Frame, reference: Sequence[tuple[Point, str]], line: Sequence[
     ]
 
 
-def _caption(inside: Sequence[Candidate], above: int, thinned_out: int) -> str:
+def _caption(inside: Sequence[Candidate], outside: int, thinned_out: int) -> str:
     said = [f"{count(len(inside))} candidates"]
-    if above:
-        said.append(f"{count(above)} above the frame")
+    if outside:
+        said.append(f"{count(outside)} outside of the frame")
     if thinned_out:
         said.append(f"{count(thinned_out)} not drawn (an even sample of the unstable is)")
     return "; ".join(said)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gnn.screening.report import HullEntry, Parity
 from gnn.screening.report.charts import Frame, Scale, figure, padded, round_ticks, tick_labels
-from gnn.screening.report.hulls import lower_hull
+from gnn.screening.report.hulls import binary_figure, lower_hull
 from gnn.screening.report.markup import (
     Html,
     count,
@@ -25,6 +25,7 @@ from gnn.screening.report.markup import (
     void,
 )
 from gnn.screening.report.parity import errors, parity_figure, parity_section
+from gnn.screening.report.rows import Candidate
 from gnn.screening.report.stability import CLASSES, legend, stability_class
 from gnn.screening.report.ternary import place, tie_lines
 
@@ -230,3 +231,14 @@ def test_without_parity_the_page_says_so():
 
 def test_a_hull_entry_is_plain():
     assert HullEntry("Mg2Si", {"Mg": 2, "Si": 1}, -0.18).source == ""
+
+
+def test_nonsense_does_not_stretch_the_hull():
+    """A structure that fell apart can have any energy; it is counted and the others stay readable."""
+
+    def candidate(name: str, energy: float) -> Candidate:
+        return Candidate(name, "LiSi", "x", 2, {"Li": 1, "Si": 1}, energy, energy, None, None, shortlisted=False)
+
+    shown = binary_figure(("Li", "Si"), [candidate("a", -0.2), candidate("b", -33064.9)], [])
+    assert "2 candidates; 1 outside of the frame" in shown
+    assert shown == binary_figure(("Li", "Si"), [candidate("a", -0.2), candidate("b", -9.0)], [])
