@@ -62,16 +62,17 @@ def train(
     from flows.settings import find_home
 
     home = find_home()
+    from flows.train import refuse_early
+
+    refuse_early(checked, home)
     if dry_run:
         from flows.train import describe_plan
 
         show(describe_plan(checked, home), as_json, describe_dry_run)
         return
     from flows.cli.output import terminating_like_interrupt
-    from flows.train import refuse_early
     from flows.train import train as run
 
-    refuse_early(checked, home)
     with terminating_like_interrupt():
         show(run(checked, home, cluster), as_json, describe)
 

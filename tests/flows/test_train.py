@@ -172,6 +172,7 @@ def test_fine_tuning_starts_where_the_model_is(lake_home: Home, config: Callable
 
 def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
     run = CliRunner()
+    odd = ("--set", "model.family=tensor", "--set", "model.hidden_l_max=0")
     cases = {
         "no budget": ["train", "--dataset", "cells"],
         "no data": ["train", "--minutes", "1"],
@@ -187,6 +188,7 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         "device 'abacus'": ["train", "--dataset", "cells", "--minutes", "1", "--device", "abacus"],
         "no checkpoint folder": ["train", "--dataset", "cells", "--minutes", "1", "--init", "a/b/c"],
         "no data set 'celsl'": ["train", "--dataset", "celsl", "--minutes", "1", "--dry-run"],
+        "always has degree 2": ["train", "--dataset", "cells", "--minutes", "1", "--dry-run", *odd],
     }
     for words, arguments in cases.items():
         result = run.invoke(app, arguments)
