@@ -160,7 +160,7 @@ def _predicted(potential: CheckpointPotential, hull: ReferenceHull, cases: list[
     from gnn.simulation.relax import RelaxSettings, relax_many
 
     starts = [record_to_atoms(case.start) for case in cases]
-    relaxed: list[Atoms] = [r.atoms for r in relax_many(starts, potential.lead(), RelaxSettings(fmax=FMAX))]
+    relaxed: list[Atoms] = [r.atoms for r in relax_many(starts, potential, RelaxSettings(fmax=FMAX))]
     energies = [prediction.energy for prediction in potential.predict_atoms(relaxed)]
     return [_formation_energy(hull, a.numbers, energy) for a, energy in zip(relaxed, energies, strict=True)]
 

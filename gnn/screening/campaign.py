@@ -120,6 +120,11 @@ class RelaxationSpec(Part):
     mode: Literal["cell", "positions", "none"] = Field(
         default="cell", description="what moves: cell and positions, positions, or nothing"
     )
+    follow: Literal["mean", "first"] = Field(
+        default="mean",
+        description="whose forces: the mean of a committee, or its first member's, at a fraction of the cost but "
+        "prone to fall into holes that only this member has",
+    )
     fmax: float = Field(default=0.05, gt=0, description="eV/Å, of atoms and of the cell by the same measure")
     max_steps: int = Field(default=300, ge=1, description="steps after which a structure counts as not converged")
     max_atoms: int = Field(default=512, ge=1, description="atoms of one batch")

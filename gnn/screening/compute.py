@@ -191,7 +191,7 @@ def _relax(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential
 
     structures = [row.atoms() for row in todo]
     settings, scorer = settings_of(spec), scorer_of(potential)
-    relax_many(structures, lead_of(potential), settings, spec.max_atoms, on_result, final=scorer)
+    relax_many(structures, followed(potential, spec), settings, spec.max_atoms, on_result, final=scorer)
 
 
 def settings_of(spec: RelaxationSpec) -> RelaxSettings:
@@ -199,10 +199,10 @@ def settings_of(spec: RelaxationSpec) -> RelaxSettings:
     return RelaxSettings(fmax=spec.fmax, max_steps=spec.max_steps, cell=spec.mode == "cell")
 
 
-def lead_of(potential: Potential) -> Potential:
-    """The member that a committee relaxes with; the potential itself where it is no committee."""
+def followed(potential: Potential, spec: RelaxationSpec) -> Potential:
+    """Whose forces a relaxation follows: the whole potential's, or those of a committee's first member alone."""
     lead: Callable[[], Potential] | None = getattr(potential, "lead", None)
-    return potential if lead is None else lead()
+    return potential if lead is None or spec.follow == "mean" else lead()
 
 
 def scorer_of(potential: Potential) -> Potential | None:

@@ -31,7 +31,7 @@ __all__ = ["CampaignCancelledError", "OnResult", "Row"]
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Raised when the same candidates, model and settings would give other results."""
 
 RESULT_SCHEMA = pa.schema(

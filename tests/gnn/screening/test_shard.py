@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,27 +198,33 @@ def test_other_modes_keep_the_cell(
 
 
 class Committee(CalculatorPotential):
-    """Two EMTs, one of them 0.1 eV/atom higher; the lead is the lower."""
+    """Two EMTs, one of them 0.1 eV/atom higher; the lead is the lower, and counts how often it is asked for."""
+
+    leads = 0
 
     def __init__(self) -> None:
         super().__init__(EMT, "emt/ase", emt().elements, frozenset({"energy", "forces", "stress", "uncertainty"}))
 
     def lead(self) -> CalculatorPotential:
+        Committee.leads += 1
         return emt()
 
     def predict_atoms(self, atoms_list: Any, max_atoms: int = 512) -> list[AtomsPrediction]:
         plain = emt().predict_atoms(atoms_list, max_atoms)
         return [
-            AtomsPrediction(energy=p.energy + 0.05 * len(atoms), uncertainty=0.05)
+            replace(p, energy=p.energy + 0.05 * len(atoms), uncertainty=0.05)
             for p, atoms in zip(plain, atoms_list, strict=True)
         ]
 
 
+@pytest.mark.parametrize("follow", ["mean", "first"])
 def test_a_committee_gives_mean_and_spread(
-    make_spec: MakeSpec, emt_pin: ModelPin, rows: list[Candidate], tmp_path: Path
+    make_spec: MakeSpec, emt_pin: ModelPin, rows: list[Candidate], tmp_path: Path, follow: str
 ) -> None:
+    before = Committee.leads
     run_shard(make_spec(), rows, tmp_path / "one", 0, emt_pin, emt)
-    run_shard(make_spec(), rows, tmp_path / "two", 0, emt_pin, Committee)
+    run_shard(make_spec(relaxation={"follow": follow}), rows, tmp_path / "two", 0, emt_pin, Committee)
+    assert (Committee.leads > before) == (follow == "first")
     for alone, together in zip(read_results(tmp_path / "one", 0), read_results(tmp_path / "two", 0), strict=True):
         assert together["energy_per_atom"] == pytest.approx(alone["energy_per_atom"] + 0.05)
         assert together["uncertainty"] == 0.05
