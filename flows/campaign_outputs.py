@@ -20,7 +20,7 @@ from gnn.screening.hull import HullEntry as LakeEntry
 from gnn.screening.hull import ReferenceHull, composition_of
 from gnn.screening.known import known_outcomes, read_known
 from gnn.screening.manifest import CampaignManifest, KnownOutcome
-from gnn.screening.prepare import Prepared
+from gnn.screening.preparation import Prepared
 from gnn.screening.report.context import (
     CampaignFacts,
     CostRow,
@@ -65,9 +65,8 @@ def _write_inputs(
 def _known(spec: CampaignSpec, ready: Prepared, conclusion: Conclusion) -> list[KnownOutcome]:
     if spec.known_compounds is None:
         return []
-    rows = {row["candidate_id"]: row for row in conclusion.rows}
     compounds = read_known(spec.path(spec.known_compounds))
-    return known_outcomes(compounds, list(ready.candidates.values()), rows, spec.dedupe)
+    return known_outcomes(compounds, ready.candidates.values(), conclusion.rows.by_id, spec.dedupe)
 
 
 def report(folder: CampaignFolder) -> Path:
