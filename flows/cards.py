@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from flows.settings import Home
+from gnn.errors import InputError
 from gnn.lake import Lake
 from gnn.lake.reference import check_name
 from gnn.structures.cards import AUTO, Card, generic_card, known_cards, load_card
@@ -47,14 +47,27 @@ def _chosen(dataset: str, home: Home, card: str | None) -> Card:
 def check_input(files: list[str], dataset: str, home: Home, card: str | None, theory: str | None) -> None:
     """Read the first row of each kind of file, so that a mistake is told before anything is started.
 
+    A kind that cannot be read costs its files and not the others.
+
     Raises:
         InputError: what `flows.ingest.ingest` would raise.
     """
     check_name(dataset)
     chosen = card_for(dataset, home, card, theory)
-    for path in {kind_of(path): path for path in reversed(expand(files))}.values():
-        with suppress(UnreadableFile):
-            next(read_records(path, chosen), None)
+    kinds = {kind_of(path): path for path in reversed(expand(files))}
+    found = [_first_error(path, chosen) for path in kinds.values()]
+    lacking = [error for error in found if error is not None and not isinstance(error, UnreadableFile)]
+    if lacking and None not in found:
+        raise lacking[0]
+
+
+def _first_error(path: Path, card: Card) -> InputError | None:
+    """What keeps the first row of a file from being read."""
+    try:
+        next(read_records(path, card), None)
+    except InputError as error:
+        return error
+    return None
 
 
 def kind_of(path: Path) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -18,7 +19,8 @@ from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake import Lake
 from gnn.structures.cards import Card
-from gnn.structures.readers import Rejected, UnreadableFile, read_whole
+from gnn.structures.checks import is_unlabelled
+from gnn.structures.readers import Rejected, read_whole
 from gnn.structures.readers.sources import expand, source_name
 from gnn.structures.record import Record
 
@@ -56,6 +58,8 @@ class GroupResult(BaseModel):
     file_errors: dict[str, str] = Field(default_factory=dict)
     file_rows: dict[str, int] = Field(default_factory=dict)
     file_sha256: dict[str, str] = Field(default_factory=dict)
+    remarks: list[str] = Field(default_factory=list)
+    unlabelled: int = 0
 
 
 class _Reading:
@@ -67,16 +71,22 @@ class _Reading:
         self.rows: Counter[str] = Counter()
         self.sha256: dict[str, str] = {}
         self.theories: set[str] = set()
+        self.remarks: list[str] = []
+        self.unlabelled = 0
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         for path in self.paths:
             name = source_name(path)
             try:
-                for record in read_whole(path, self.card):
+                for record in read_whole(path, self.card, partial(self._remark, name)):
                     self._note(name, record)
                     yield record
-            except UnreadableFile as error:
+            except InputError as error:
                 self.errors[name] = str(error)
+
+    def _remark(self, name: str, text: str) -> None:
+        if (remark := f"{name}: {text}") not in self.remarks:
+            self.remarks.append(remark)
 
     def _note(self, name: str, record: Record | Rejected) -> None:
         self.rows[name] += 1
@@ -84,6 +94,7 @@ class _Reading:
             self.sha256[name] = record.source.sha256
         if isinstance(record, Record):
             self.theories.add(record.theory)
+            self.unlabelled += is_unlabelled(record)
         if (tell := watcher.get()) is not None and self.rows[name] % TELL_EVERY == 1:
             tell(name, sum(self.rows.values()))
 
@@ -104,6 +115,8 @@ def ingest_group(paths: list[str], dataset: str, lake: str, card: Card) -> Group
         file_errors=reading.errors,
         file_rows=dict(reading.rows),
         file_sha256=reading.sha256,
+        remarks=reading.remarks,
+        unlabelled=reading.unlabelled,
     )
 
 
@@ -144,7 +157,9 @@ def ingest_with(
     groups = [paths[start : start + GROUP_FILES] for start in range(0, len(paths), GROUP_FILES)]
     done = [each([str(path) for path in group], dataset, str(home.lake), chosen) for group in groups]
     result = _merged(dataset, len(paths), done)
-    result.warnings.extend(differences(chosen, done, result, was_empty))
+    result.warnings.extend(remarks_on(done))
+    if dataset == chosen.name or str(card).endswith(".toml"):  # else another set, read by the rules of this card
+        result.warnings.extend(differences(chosen, done, result, was_empty))
     for warning in result.warnings:
         warn(warning)
     if result.kept + result.duplicates == 0:
@@ -172,6 +187,15 @@ def _merged(dataset: str, n_files: int, groups: list[GroupResult]) -> IngestResu
         quarantined=sum(group.quarantined for group in groups),
         reasons=dict(sorted(reasons.items())),
     )
+
+
+def remarks_on(groups: list[GroupResult]) -> list[str]:
+    """What somebody may have meant to be read and was not."""
+    unlabelled = sum(group.unlabelled for group in groups)
+    found = [remark for group in groups for remark in group.remarks]
+    if unlabelled:
+        found.append(f"{unlabelled} rows have no energy, forces, stress or property: structures only")
+    return found
 
 
 def differences(card: Card, groups: list[GroupResult], result: IngestResult, was_empty: bool) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 from flows.cli.output import USER_ERROR, JsonOption, one_line, say, show, speaks_plainly
 from flows.cli.results import IngestResult
 
+SHOWN_LINES = 20
 FILES = "Files, folders or globs; compressed and archived ones too."
 
 
@@ -67,8 +68,14 @@ def _describe(result: IngestResult) -> None:
         f"{result.dataset}{version}: {result.rows_in} rows in = {result.kept} kept + {result.duplicates} duplicates "
         f"+ {result.quarantined} quarantined; {result.files} files, {result.files_failed} failed",
         *(f"  quarantined: {count} {reason}" for reason, count in result.reasons.items()),
-        *(f"  failed: {name}: {why}" for name, why in result.file_errors.items()),
+        *_first([f"  failed: {name}: {why}" for name, why in result.file_errors.items()]),
         *(f"  theory: {theory}" for theory in result.theories),
-        *(f"  warning: {warning}" for warning in result.warnings),
+        *_first([f"  warning: {warning}" for warning in result.warnings]),
     ]
     typer.echo("\n".join(lines))
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    more = len(lines) - SHOWN_LINES
+    return lines if more <= 0 else [*lines[:SHOWN_LINES], f"  … and {more} more; --json names all"]

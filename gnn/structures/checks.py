@@ -115,13 +115,14 @@ def _flags(record: Record, properties: Mapping[str, CardProperty], close: bool) 
         flags.add("high-energy")
     if close:
         flags.add("close-contact")
-    if _is_unlabelled(record):
+    if is_unlabelled(record):
         flags.add("unlabelled")
     flags.update(f"implausible:{name}" for name in _implausible(record, properties))
     return tuple(sorted(flags))
 
 
-def _is_unlabelled(record: Record) -> bool:
+def is_unlabelled(record: Record) -> bool:
+    """Whether there is nothing to learn from: no energy, forces, stress or property."""
     labels = (record.energy, record.free_energy, record.forces, record.stress)
     return not record.properties and all(label is None for label in labels)
 

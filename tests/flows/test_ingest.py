@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from typer.testing import CliRunner
 
 import flows.ingest as module
-from flows.cards import card_for
+from flows.cards import card_for, check_input
 from flows.cli.main import app
 from flows.used_versions import used_versions
 from gnn.errors import InputError
@@ -143,6 +143,36 @@ def test_what_the_card_expects_is_compared(go, tmp_path, home):
     write(path, 4)
     _, warnings = go([path], theory=None)
     assert "4 rows where the card expects 5" in warnings[0] and "not the file that the card describes" in warnings[1]
+
+
+def test_another_set_by_the_rules_of_a_card_is_not_held_against_its_counts(go, tmp_path, home):
+    home.cards.mkdir(parents=True)
+    (home.cards / "theirs.toml").write_text('theory = "pbe/x"\n[expected]\nrows_in = 77\n')
+    path = write(tmp_path / "a.xyz")
+    assert go([path], dataset="mine", card="theirs", theory=None)[1] == []
+    assert go([path], dataset="theirs", theory=None)[1] == ["rows_in is 5 where the card expects 77"]
+    own = str(home.cards / "theirs.toml")
+    assert go([path], dataset="third", card=own, theory=None)[1] == ["rows_in is 5 where the card expects 77"]
+
+
+def test_a_stranger_in_the_folder_costs_itself(go, tmp_path, home):
+    """Something that no card explains, and words: told, and the rest is read."""
+    write(tmp_path / "set" / "a.xyz")
+    (tmp_path / "set" / "settings.json").write_text('{"encut": 520.0}')
+    (tmp_path / "set" / "photo.png").write_bytes(b"\x89PNG")
+    check_input([str(tmp_path / "set")], "si", home, None, "pbe/x")
+    result, _ = go([tmp_path / "set"])
+    assert (result.files, result.files_failed, result.kept) == (3, 2, 5)
+    with pytest.raises(InputError, match="nothing in it looks like a structure"):
+        check_input([str(tmp_path / "set" / "settings.json")], "si", home, None, "pbe/x")
+
+
+def test_structures_without_labels_are_said_to_be(go, tmp_path):
+    path = tmp_path / "bare.xyz"
+    bare = list(frames(3))
+    ase.io.write(path, bare, format="extxyz", write_results=False)
+    _, warnings = go([path])
+    assert warnings == ["3 rows have no energy, forces, stress or property: structures only"]
 
 
 def test_which_card(home, tmp_path, repository):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from gnn.errors import InputError
 from gnn.structures.cards import Card, CardProperty, ReadingRules, Units, force_unit
-from gnn.structures.readers.lookup import MISSING, filled, find, usual
+from gnn.structures.readers.lookup import MISSING, filled, find, is_label, usual
 from gnn.structures.readers.raw import Raw, UnreadableRow
 from gnn.structures.record import Record, Source, reduced_formula
 from gnn.structures.units import (
@@ -26,6 +27,9 @@ from gnn.structures.units import (
 Floats = NDArray[np.float64]
 GroupBy = Literal["none", "column", "file", "folder", "formula", "chemical_system"]
 
+NO_VALUE = frozenset({"", "na", "n/a", "null", "none", "-", "--"})
+"""What tables write where there is no number; `nan` is one, and is refused where an energy is due."""
+
 WHAT_TO_WRITE = {
     "energy": '[units] energy = "eV"',
     "forces": '[units] forces = "eV/Å"',
@@ -38,10 +42,19 @@ class Converter:
     """Makes records of one file's rows.
 
     `units` is what the file's format defines; what the card says comes first. A label whose unit neither tells is an
-    error, since units are never guessed.
+    error, since units are never guessed. `remark` is told of values that look like labels and are not read.
     """
 
-    def __init__(self, card: Card, rules: ReadingRules, units: Units, default_group: GroupBy) -> None:
+    def __init__(
+        self,
+        card: Card,
+        rules: ReadingRules,
+        units: Units,
+        default_group: GroupBy,
+        remark: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.remark = remark
+        self.explained = bool(card.properties or rules.columns.model_dump(exclude_none=True))
         self.card = card
         self.rules = rules
         self.units = units.model_copy(update=rules.units.model_dump(exclude_none=True))
@@ -58,8 +71,8 @@ class Converter:
         n = len(raw.numbers)
         if not self.rules.labels:
             raw.values = {}
-        elif self._says_nothing(raw):
-            raise InputError(self._undeclared(raw))
+        elif not self.explained:
+            self._look_for_strangers(raw, n)
         pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
         cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
         return Record(
@@ -86,19 +99,29 @@ class Converter:
             source=source,
         )
 
-    def _says_nothing(self, raw: Raw) -> bool:
-        """Whether there are numbers beside the structure of which nobody says what they are."""
-        if self.units.energy is not None or self.card.properties:
-            return False
-        declared = self.rules.columns.model_dump(exclude_none=True)
-        return not declared and usual(raw.values, "energy")[1] is MISSING and bool(numeric_names(raw.values))
+    def _look_for_strangers(self, raw: Raw, n: int) -> None:
+        """Numbers beside the structure of which nobody says what they are, though an energy or forces are missing.
 
-    def _undeclared(self, raw: Raw) -> str:
-        names = numeric_names(raw.values)
+        Raises:
+            InputError: there is no label at all, or the format says nothing about units.
+        """
+        energy, forces = (usual(raw.values, label)[1] is not MISSING for label in ("energy", "forces"))
+        if energy and forces:
+            return
+        numbers, arrays = numeric_names(raw.values), vector_names(raw.values, n)
+        if numbers and not energy and (not forces or self.units.energy is None):
+            raise InputError(self._undeclared(numbers))
+        if numbers and not energy:
+            self.remark(f"no energy is read, but there is {_quoted(numbers)}; {_meant('energy', numbers)} in a card")
+        if arrays and not forces:
+            self.remark(f"no forces are read, but there is {_quoted(arrays)}; {_meant('forces', arrays)} in a card")
+
+    def _undeclared(self, names: list[str]) -> str:
         unit = "eV/atom" if "per_atom" in names[0] or "hull" in names[0] else "eV"
         return (
             f"{', '.join(names)}: numbers, and no card says what they are; write one with theory = 'KEY' and, for each "
-            f"target, [properties.{names[0]}] unit = '{unit}' (or what is true), and give --card CARD.toml"
+            f"target, [properties.{names[0]}] unit = '{unit}' (or what is true; {_meant('energy', names)}), and give "
+            "--card CARD.toml"
         )
 
     def _value(self, raw: Raw, label: str) -> tuple[str, Any]:
@@ -236,8 +259,30 @@ def chemical_system(numbers: NDArray[np.int64]) -> str:
 
 
 def numeric_names(values: dict[str, Any]) -> list[str]:
-    """Names of values that are decimal numbers: what could be a target; ids and counts are whole."""
-    return [name for name, value in values.items() if _is_decimal(value)]
+    """Names of values that are decimal numbers and no label: what could be a target; ids and counts are whole."""
+    return [name for name, value in values.items() if _is_decimal(value) and not is_label(name)]
+
+
+def vector_names(values: dict[str, Any], n: int) -> list[str]:
+    """Names of values that are three decimal numbers an atom: what could be forces."""
+    return [name for name, value in values.items() if isinstance(value, np.ndarray | list) and _are_vectors(value, n)]
+
+
+def _are_vectors(value: Any, n: int) -> bool:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return False
+    return array.shape == (n, 3) and array.dtype.kind == "f"
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _meant(label: str, names: list[str]) -> str:
+    per_atom = ' and energy_is = "per_atom"' if label == "energy" and "atom" in names[0].lower() else ""
+    return f'if {names[0]} is the {label}, write [columns] {label} = "{names[0]}"{per_atom}'
 
 
 def _is_decimal(value: Any) -> bool:
@@ -251,7 +296,7 @@ def _text(value: Any) -> str | None:
 
 
 def _floats(value: Any, key: str) -> Floats | None:
-    if value is MISSING or value is None or (isinstance(value, str) and not value.strip()):
+    if value is MISSING or value is None or (isinstance(value, str) and value.strip().lower() in NO_VALUE):
         return None
     try:
         return np.asarray(value, dtype=float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,9 @@ from gnn.structures.readers.opening import open_text
 from gnn.structures.readers.raw import Bad, Row, UnreadableFile
 
 SHOWN = 200
+SIX = re.compile(r'\b(stress|virial)=(["{\[])((?:\s*[-+.\deE]+[\s,]*){6})(["}\]])')
+OTHER_NAMES = {"stress": "stress_tensor", "virial": "virials"}
+"""Under the first name of each pair ASE takes nine numbers only."""
 
 
 def read_extxyz(path: Path, rules: ReadingRules) -> Iterator[Row]:
@@ -59,6 +63,7 @@ def _is_short(body: list[str]) -> bool:
 
 
 def _frame(lines: list[str]) -> Row:
+    lines[1] = SIX.sub(lambda found: f"{OTHER_NAMES[found[1]]}={found[2]}{found[3]}{found[4]}", lines[1])
     try:
         atoms = ase.io.read(io.StringIO("".join(lines)), format="extxyz")
     except Exception as error:  # noqa: BLE001 - ASE raises whatever its parsing steps on; the reason is kept

@@ -16,13 +16,16 @@ from gnn.structures.readers.structures import decode, looks_like_structure
 
 CHUNK = 1 << 20
 SHOWN = 200
+LONGEST_CODE = 60
+"""Characters of a text that stands where a row is due and may be counted as the reason."""
 STRUCTURE_KEYS = ("structure", "atoms", "crystal", "molecule", "final_structure", "cif")
 LABEL_FOLDERS = ("outputs", "output", "data", "results", "labels")
 """Dictionaries beside the structure whose entries count as the row's own."""
 
 
 def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
-    """The rows of a JSON file: each entry of a list, of a dictionary of entries, or of nested dictionaries.
+    """The rows of a JSON file: each entry of a list, of a dictionary of entries, of nested dictionaries, or of a table
+    written column by column (as pandas does); one document, or one a line.
 
     A row is a dictionary that holds a structure (under `[columns] structure`, else a usual name). On the way down, the
     names of keys become values of the row: under the names in the card's `levels`, and as `key0`, `key1`, …
@@ -34,7 +37,7 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
     found = False
     with open_text(path) as stream:
         for entry in entries(stream, path.name):
-            for keys, node in leaves(entry, rules.columns.structure, ()):
+            for keys, node in leaves(by_rows(entry, rules.columns.structure), rules.columns.structure, ()):
                 row = _row(node, rules, keys)
                 found |= isinstance(row, Raw)
                 yield row
@@ -46,12 +49,22 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
 
 
 def entries(stream: TextIO, name: str) -> Iterator[Any]:
-    """The items of a top-level list, one at a time without loading the rest; else the one value there is."""
-    buffer = stream.read(CHUNK).lstrip("\ufeff \t\r\n")
-    if not buffer.startswith("["):
-        yield json.loads(buffer + stream.read())
-        return
-    yield from _items(buffer[1:], stream, name)
+    """The items of a top-level list, one at a time without loading the rest; else the values there are, one or many."""
+    buffer = stream.read(CHUNK).lstrip(" \t\r\n")
+    if buffer.startswith("["):
+        yield from _items(buffer[1:], stream, name)
+    else:
+        yield from _values(buffer + stream.read())
+
+
+def _values(text: str) -> Iterator[Any]:
+    """One value after the other, as in files with one document a line."""
+    decoder, end = json.JSONDecoder(), len(text.rstrip())
+    value, start = decoder.raw_decode(text)
+    yield value
+    while start < end:
+        value, start = decoder.raw_decode(text, _skip_separators(text, start))
+        yield value
 
 
 def _items(buffer: str, stream: TextIO, name: str) -> Iterator[Any]:
@@ -80,11 +93,49 @@ def _skip_separators(buffer: str, start: int) -> int:
     return start
 
 
+def by_rows(node: Any, structure: str | None) -> Any:
+    """A table that is written column by column, as a list of rows; anything else as it is.
+
+    Three ways are known, all of them pandas': lists of equal length, dictionaries with the same keys, and `columns`
+    beside `data`.
+    """
+    if not isinstance(node, Mapping):
+        return node
+    names, data = node.get("columns"), node.get("data")
+    if isinstance(names, list) and isinstance(data, list) and all(_has_length(row, len(names)) for row in data):
+        return [dict(zip(names, row, strict=True)) for row in data]
+    column = node.get(structure or next((name for name in STRUCTURE_KEYS if name in node), ""))
+    if isinstance(column, list) and column and all(_has_length(each, len(column)) for each in node.values()):
+        return [dict(zip(node, row, strict=True)) for row in zip(*node.values(), strict=True)]
+    if not isinstance(column, Mapping) or not _are_structures(column):
+        return node
+    if all(_has_keys(each, column) for each in node.values()):
+        return [{name: each[key] for name, each in node.items()} for key in column]
+    return node
+
+
+def _has_length(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length
+
+
+def _has_keys(value: Any, column: Mapping[str, Any]) -> bool:
+    return isinstance(value, Mapping) and value.keys() == column.keys()
+
+
+def _are_structures(column: Mapping[str, Any]) -> bool:
+    return bool(column) and all(isinstance(each, str) or looks_like_structure(each) for each in column.values())
+
+
 def leaves(node: Any, structure: str | None, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every row below `node` with the keys that lead to it; text where a row is due is a row too."""
+    """Every row below `node` with the keys that lead to it.
+
+    Text where a row is due is a row too. At the top, words beside a list of rows tell about the set and are none.
+    """
     if isinstance(node, Mapping) and not _is_row(node, structure):
+        due = bool(keys) or any(isinstance(child, Mapping) and _is_row(child, structure) for child in node.values())
         for key, child in node.items():
-            yield from leaves(child, structure, (*keys, str(key)))
+            if due or isinstance(child, Mapping | list):
+                yield from leaves(child, structure, (*keys, str(key)))
     elif isinstance(node, list):
         for child in node:
             yield from leaves(child, structure, keys)
@@ -108,8 +159,9 @@ def _row(node: Any, rules: ReadingRules, keys: tuple[str, ...]) -> Row:
     where = "/".join(keys)
     if not isinstance(node, Mapping):
         text = str(node)[:SHOWN]
-        code = text.lower() if isinstance(node, str) and text else "not-a-row"
-        return Bad(f"{code.replace(':', ' ')}: {where or 'entry'} is {text!r}", text)
+        says_why = isinstance(node, str) and 0 < len(text) <= LONGEST_CODE
+        code = text.lower().replace(":", " ") if says_why else "not-a-row"
+        return Bad(f"{code}: {where or 'entry'} is {text!r}", text)
     try:
         return _structure_row(node, rules, keys)
     except UnreadableRow as error:

@@ -44,6 +44,9 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 ONE_NUMBER = frozenset({"energy", "free_energy"})
 """Labels that are one number a structure; an array under one of their names is something else."""
 
+ARRAYS = frozenset({"forces", "stress", "virial", "magmoms", "charges"})
+"""Labels that are several numbers; one number under one of their names is something else: a total, a largest one."""
+
 _FULL_SPELLINGS = {
     label: frozenset(f"{origin}_{name}" if origin else name for origin in ORIGINS for name in names)
     for label, names in SPELLINGS.items()
@@ -77,10 +80,7 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
         InputError: several keys fit and disagree; the card must say which.
     """
     names = _FULL_SPELLINGS[label]
-    found = [(key, value) for key, value in values.items() if value is not None and _word(key) in names]
-    if label in ONE_NUMBER:
-        # ASE writes per-atom `energies` beside the energy
-        found = [(key, value) for key, value in found if np.size(value) == 1]
+    found = [(key, value) for key, value in values.items() if _word(key) in names and _can_be(label, value)]
     if not found:
         return "", MISSING
     if any(not _same(found[0][1], value) for _, value in found[1:]):
@@ -90,6 +90,29 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
             "with the one that is meant"
         )
     return found[0]
+
+
+def _can_be(label: str, value: Any) -> bool:
+    """Whether a value has the form of a label. Words are let through: they may say why there is no number."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return False  # a bare word in the comment of an XYZ file is a true flag
+    if isinstance(value, str):
+        return True
+    if label in ONE_NUMBER:
+        return _size(value) == 1  # ASE writes per-atom `energies` beside the energy
+    return label not in ARRAYS or isinstance(value, list | tuple) or np.ndim(value) > 0
+
+
+def _size(value: Any) -> int:
+    try:
+        return int(np.size(value))
+    except ValueError:
+        return len(value)
+
+
+def is_label(key: str) -> bool:
+    """Whether a key is one of the usual names of any label."""
+    return any(_word(key) in names for names in _FULL_SPELLINGS.values())
 
 
 def _same(left: Any, right: Any) -> bool:

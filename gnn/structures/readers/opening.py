@@ -21,6 +21,9 @@ from xml.etree.ElementTree import ParseError
 from gnn.structures.readers.raw import UnreadableFile
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
+"""How compressed content begins; names are often wrong."""
+
 DAMAGE: tuple[type[Exception], ...] = (
     OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, tarfile.TarError,
     ParseError, sqlite3.DatabaseError,
@@ -42,21 +45,31 @@ def costs_the_file(path: Path, *more: type[Exception]) -> Iterator[None]:
         raise UnreadableFile(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
+def compression(path: Path) -> str | None:
+    """The suffix of the compression that a file's content has, whatever its name is."""
+    with path.open("rb") as stream:
+        head = stream.read(max(map(len, MAGIC)))
+    return next((suffix for magic, suffix in MAGIC.items() if head.startswith(magic)), None)
+
+
 def open_bytes(path: Path) -> IO[bytes]:
     """The decompressed bytes of a file, as a stream."""
-    opener = OPENERS.get(path.suffix.lower())
+    opener = OPENERS.get(compression(path) or "")
     return path.open("rb") if opener is None else opener(path, "rb")  # type: ignore[operator]
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
-    """The decompressed text of a file, as a stream; line ends as they are in the file."""
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="")
+    """The decompressed text of a file, as a stream; line ends as they are in the file, without a byte order mark.
+
+    Letters of another encoding than UTF-8 become a replacement character: names may hold them, numbers do not.
+    """
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
 @contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
     """A path with the decompressed content under its bare name: the file itself, or a temporary copy."""
-    if path.suffix.lower() not in OPENERS:
+    if compression(path) is None and bare_name(path) == path.name:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:

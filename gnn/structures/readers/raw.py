@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.errors import SluiceError
+from gnn.errors import InputError
 from gnn.structures.cards import Units
 from gnn.structures.record import Source
 
 
-class UnreadableFile(SluiceError):  # noqa: N818 - reads as what it is
+class UnreadableFile(InputError):  # noqa: N818 - reads as what it is
     """A file that cannot be read to its end: truncated, damaged, or of an unknown format."""
 
 

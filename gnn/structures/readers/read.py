@@ -19,6 +19,7 @@ from gnn.structures.readers.json_rows import read_json
 from gnn.structures.readers.opening import bare_name, costs_the_file
 from gnn.structures.readers.parquet import read_parquet
 from gnn.structures.readers.raw import ASE_UNITS, NO_UNITS, Bad, Raw, Rejected, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.sniffing import sniffed
 from gnn.structures.readers.sources import inside, source_name, source_sha256
 from gnn.structures.readers.vasp import read_outcar, read_vasprun
 from gnn.structures.record import Record, Source
@@ -26,6 +27,14 @@ from gnn.structures.record import Record, Source
 PARQUET = "parquet"
 ARCHIVE = "tar"
 HELD_ATOMS = 1_000_000
+SHOWN_FAILURES = 3
+
+Remark = Callable[[str], None]
+"""Told of each thing in a file that a person may have meant to be read and that is not."""
+
+
+def unremarked(_: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,8 @@ READERS: dict[str, Reader] = {
     "extxyz": Reader(read_extxyz, ("*.xyz", "*.extxyz", "*.exyz")),
     "ase-traj": Reader(read_traj, ("*.traj",), group="file"),
     "ase-db": Reader(read_db, ("*.db",)),
-    "json": Reader(read_json, ("*.json", "*.json.txt"), units=NO_UNITS),
-    "csv": Reader(read_csv, ("*.csv",), units=NO_UNITS, group="chemical_system"),
+    "json": Reader(read_json, ("*.json", "*.jsonl", "*.json.txt"), units=NO_UNITS),
+    "csv": Reader(read_csv, ("*.csv", "*.tsv"), units=NO_UNITS, group="chemical_system"),
     "deepmd": Reader(read_deepmd, (), group="file"),
     "vasprun": Reader(read_vasprun, ("*vasprun*.xml*", "*vasprun*"), group="file"),
     "outcar": Reader(read_outcar, ("*outcar*",), group="file"),
@@ -55,7 +64,7 @@ ALIASES = {"pymatgen-json": "json", "jarvis-json": "json", "nested-json": "json"
 
 
 def guess_reader(path: Path) -> str:
-    """The name of the reader for a file or folder, by its name.
+    """The name of the reader for a file or folder: by how it begins, else by its name.
 
     Raises:
         UnreadableFile: a folder that is no DeePMD system.
@@ -66,13 +75,15 @@ def guess_reader(path: Path) -> str:
         raise UnreadableFile(f"{path.name}: a folder without type.raw is no DeePMD system")
     if is_archive(path):
         return ARCHIVE
+    if path.is_file() and (found := sniffed(path)) is not None:
+        return found
     name = bare_name(path).lower()
     if name.endswith(".parquet"):
         return PARQUET
     return next(key for key, reader in READERS.items() if any(fnmatch(name, pattern) for pattern in reader.names))
 
 
-def read_records(path: Path, card: Card) -> Iterator[Record | Rejected]:
+def read_records(path: Path, card: Card, remark: Remark = unremarked) -> Iterator[Record | Rejected]:
     """The rows of one file (a DeePMD folder and a tar archive count as files) as records, one at a time.
 
     Rows outside the card's `rows` are not read at all. A row that nothing can be made of is given as `Rejected`.
@@ -81,23 +92,23 @@ def read_records(path: Path, card: Card) -> Iterator[Record | Rejected]:
         UnreadableFile: the file is damaged, cut short, or of an unknown format; rows before the damage were given.
         InputError: the card must say more, and what.
     """
-    yield from _read(path, card, source_name(path), None)
+    yield from _read(path, card, source_name(path), None, remark)
 
 
-def read_whole(path: Path, card: Card) -> Iterator[Record | Rejected]:
+def read_whole(path: Path, card: Card, remark: Remark = unremarked) -> Iterator[Record | Rejected]:
     """As `read_records`, but nothing of a file is given before it is known to be readable to its end.
 
     Each member of an archive counts as a file here. Rows are held back up to `HELD_ATOMS`; a longer file is read twice,
     so that memory stays bounded.
     """
     if is_archive(path):
-        yield from _read_archive(path, card, source_name(path), _whole)
+        yield from _read_archive(path, card, source_name(path), _whole, remark)
     else:
-        yield from _whole(path, card, source_name(path), None)
+        yield from _whole(path, card, source_name(path), None, remark)
 
 
-def _whole(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Record | Rejected]:
-    stream = _read(path, card, file, sha256)
+def _whole(path: Path, card: Card, file: str, sha256: str | None, remark: Remark) -> Iterator[Record | Rejected]:
+    stream = _read(path, card, file, sha256, remark)
     held: list[Record | Rejected] = []
     atoms = 0
     for record in stream:
@@ -107,14 +118,14 @@ def _whole(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Re
             held.clear()
             for _ in stream:
                 pass
-            yield from _read(path, card, file, sha256)
+            yield from _read(path, card, file, sha256, remark)
             return
     yield from held
 
 
-def _read(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Record | Rejected]:
+def _read(path: Path, card: Card, file: str, sha256: str | None, remark: Remark) -> Iterator[Record | Rejected]:
     if is_archive(path):
-        yield from _read_archive(path, card, file, _read)
+        yield from _read_archive(path, card, file, _read, remark)
         return
     rules = card.rules_for(path)
     name = guess_reader(path) if rules.reader == AUTO or path.is_dir() else rules.reader
@@ -123,7 +134,7 @@ def _read(path: Path, card: Card, file: str, sha256: str | None) -> Iterator[Rec
     if name == PARQUET:
         yield from read_parquet(path, card, file, sha256)
     else:
-        yield from _read_rows(path, card, rules, _reader(name, card), Source(file, 0, sha256))
+        yield from _read_rows(path, card, rules, _reader(name, card), Source(file, 0, sha256), remark)
 
 
 def _reader(name: str, card: Card) -> Reader:
@@ -135,9 +146,9 @@ def _reader(name: str, card: Card) -> Reader:
 
 
 def _read_rows(
-    path: Path, card: Card, rules: ReadingRules, reader: Reader, file: Source
+    path: Path, card: Card, rules: ReadingRules, reader: Reader, file: Source, remark: Remark
 ) -> Iterator[Record | Rejected]:
-    converter = Converter(card, rules, reader.units, reader.group)
+    converter = Converter(card, rules, reader.units, reader.group, remark)
     first, past = rules.rows or (0, None)
     with costs_the_file(path):
         for row, raw in enumerate(reader.read(path, rules)):
@@ -161,19 +172,30 @@ def _shown(raw: Raw) -> str:
 
 
 def _read_archive(
-    path: Path, card: Card, file: str, read_member: Callable[..., Iterator[Record | Rejected]]
+    path: Path, card: Card, file: str, read_member: Callable[..., Iterator[Record | Rejected]], remark: Remark
 ) -> Iterator[Record | Rejected]:
     """Every member in turn; those that cannot be read are named together at the end."""
-    failures = []
+    failures: list[InputError] = []
     with unpacked(path) as folder:
         sha256 = source_sha256(path)
         members = list(inside(folder))
         if not members:
             raise UnreadableFile(f"{path.name}: an archive without data")
         for member in members:
+            name = f"{file}!{member.relative_to(folder).as_posix()}"
             try:
-                yield from read_member(member, card, f"{file}!{member.relative_to(folder).as_posix()}", sha256)
-            except UnreadableFile as error:
-                failures.append(str(error))
+                yield from read_member(member, card, name, sha256, remark)
+            except InputError as error:
+                failures.append(error)
     if failures:
-        raise UnreadableFile(f"{path.name}: {len(failures)} of {len(members)} members: {'; '.join(failures)}")
+        raise _of_members(failures, len(members), path.name)
+
+
+def _of_members(failures: list[InputError], n_members: int, name: str) -> InputError:
+    """One error for all members that failed: what a card must say, where that is what each of them lacks."""
+    lacking = [error for error in failures if not isinstance(error, UnreadableFile)]
+    if len(lacking) == n_members:
+        return lacking[0]
+    shown = "; ".join(str(error) for error in failures[:SHOWN_FAILURES])
+    more = "; …" if len(failures) > SHOWN_FAILURES else ""
+    return UnreadableFile(f"{name}: {len(failures)} of {n_members} members: {shown}{more}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.structures.readers.deepmd import is_system
+from gnn.structures.readers.vasp_folder import without_copies
 
 DOCUMENTS = {".md", ".rst", ".txt", ".pdf", ".html", ".bib", ".toml", ".sha256", ".lock", ".log"}
 DOCUMENT_NAMES = {"license", "licence", "readme", "citation.cff"}
@@ -23,7 +24,7 @@ def is_document(path: Path) -> bool:
 def expand(arguments: Iterable[str | Path]) -> list[Path]:
     """Files, DeePMD folders, the contents of other folders, and globs, sorted within each argument, each once.
 
-    Documents (README, *.md, …) are left out unless there is nothing else.
+    Documents (README, *.md, …) are left out unless there is nothing else, and what VASP writes beside its results too.
 
     Raises:
         InputError: an argument leads to nothing.
@@ -35,7 +36,7 @@ def expand(arguments: Iterable[str | Path]) -> list[Path]:
             raise InputError(f"there is no file {argument}")
         found.update(dict.fromkeys(paths))
     data = [path for path in found if not is_document(path)]
-    return data or list(found)
+    return without_copies(data or list(found))
 
 
 def _of_argument(argument: str) -> Iterator[Path]:
@@ -60,10 +61,12 @@ def inside(folder: Path) -> Iterator[Path]:
     if is_system(folder):
         yield folder
         return
-    for path in sorted(folder.iterdir()):
+    paths = sorted(folder.iterdir())
+    data = set(without_copies([path for path in paths if path.is_file() and not is_document(path)]))
+    for path in paths:
         if path.is_dir():
             yield from inside(path)
-        elif not is_document(path):
+        elif path in data:
             yield path
 
 

@@ -68,16 +68,30 @@ def _pymatgen(value: Mapping[str, Any]) -> Raw:
     pbc = value["lattice"].get("pbc", (True, True, True))
     coordinates = np.array([site["abc"] for site in value["sites"]], dtype=float).reshape(-1, 3)
     symbols = [_only_species(site["species"]) for site in value["sites"]]
-    raw = _raw(symbols, coordinates @ matrix, matrix, pbc)
-    if value.get("charge"):
-        raw.values["total_charge"] = value["charge"]
-    return raw
+    return _with_site_properties(_raw(symbols, coordinates @ matrix, matrix, pbc), value)
 
 
 def _pymatgen_molecule(value: Mapping[str, Any]) -> Raw:
     positions = np.array([site["xyz"] for site in value["sites"]], dtype=float).reshape(-1, 3)
     symbols = [_only_species(site["species"]) for site in value["sites"]]
-    return _raw(symbols, positions, np.zeros((3, 3)), (False, False, False))
+    return _with_site_properties(_raw(symbols, positions, np.zeros((3, 3)), (False, False, False)), value)
+
+
+def _with_site_properties(raw: Raw, value: Mapping[str, Any]) -> Raw:
+    """What pymatgen keeps beside the sites: the charge, values that every site has, and which atoms do not move."""
+    if value.get("charge"):
+        raw.values["total_charge"] = value["charge"]
+    if value.get("spin_multiplicity"):
+        raw.values["multiplicity"] = value["spin_multiplicity"]
+    stated = [site.get("properties") or {} for site in value["sites"]]
+    for name in stated[0] if stated else ():
+        column = [properties.get(name) for properties in stated]
+        if all(item is not None for item in column):
+            raw.values[name] = column
+    moves = raw.values.pop("selective_dynamics", None)
+    if moves is not None and not np.any(moves, axis=1).all():
+        raw.fixed = ~np.any(moves, axis=1)
+    return raw
 
 
 def _only_species(species: list[Mapping[str, Any]]) -> str:

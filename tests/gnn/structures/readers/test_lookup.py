@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnn.errors import InputError
-from gnn.structures.readers.lookup import MISSING, ORIGINS, SPELLINGS, filled, find, usual
+from gnn.structures.readers.lookup import ARRAYS, MISSING, ORIGINS, SPELLINGS, filled, find, is_label, usual
 
 VALUES = {"a": {"b": [10, {"c": 3}]}, "x.y": 1, "none": None}
 
@@ -28,7 +28,8 @@ def test_each_usual_name_with_each_origin_in_any_case(label, data):
     origin = data.draw(st.sampled_from(ORIGINS))
     key = f"{origin}_{name}" if origin else name
     key = data.draw(st.sampled_from([key, key.upper(), key.title(), key.replace("_", "-")]))
-    assert usual({key: 1.5, "unrelated": 2.0}, label) == (key, 1.5)
+    value = [1.5, 2.5] if label in ARRAYS else 1.5
+    assert usual({key: value, "unrelated": 2.0}, label) == (key, value)
 
 
 @pytest.mark.parametrize("key", ["mace_energy", "corrected_total_energy", "energy_above_hull", "formation_energy"])
@@ -54,6 +55,22 @@ def test_two_that_differ_are_an_error(other):
 
 def test_per_atom_energies_beside_the_energy_are_left_alone():
     assert usual({"energies": np.array([-1.0, -2.0]), "energy": -3.0}, "energy") == ("energy", -3.0)
+
+
+def test_totals_and_largest_values_beside_arrays_are_left_alone():
+    """ASE's Vasp writes the total `magmom` beside the `magmoms` of the atoms."""
+    assert usual({"magmom": 1.2, "magmoms": np.ones(2)}, "magmoms")[0] == "magmoms"
+    assert usual({"force": 0.02, "forces": [[0.0] * 3]}, "forces")[0] == "forces"
+    assert usual({"magmom": 1.2}, "magmoms")[1] is MISSING
+
+
+def test_words_in_the_comment_of_an_xyz_file_are_no_labels():
+    assert usual({"energy": True}, "energy")[1] is MISSING
+    assert usual({"energy": "calculation unavailable"}, "energy")[1] == "calculation unavailable", "it says why"
+
+
+def test_names_of_labels():
+    assert is_label("REF_energy") and is_label("charge") and not is_label("band_gap")
 
 
 def test_templates():

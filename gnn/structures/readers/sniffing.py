@@ -1,0 +1,31 @@
+"""Formats that the first bytes of a file give away, whatever its name says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gnn.structures.readers.opening import DAMAGE, open_bytes
+
+HEAD_BYTES = 2048
+
+SIGNATURES: dict[str, re.Pattern[bytes]] = {
+    "ase-traj": re.compile(rb"- of Ulm"),
+    "ase-db": re.compile(rb'SQLite format 3\0|\s*\{"\d+": \{\s*"calculator"|\s*\{"\d+": \{\s*"cell": \{"array"'),
+    "parquet": re.compile(rb"PAR1"),
+    "vasprun": re.compile(rb"<\?xml[^>]*>\s*<modeling>"),
+    "outcar": re.compile(rb"\s*vasp\.\d"),
+    "extxyz": re.compile(rb"(\xef\xbb\xbf)?\s*\d+[ \t]*\r?\n[^\r\n]*\b(Lattice|Properties)="),
+    "json": re.compile(rb"(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*\""),
+}
+"""Readers by what their files begin with; the first that fits is meant."""
+
+
+def sniffed(path: Path) -> str | None:
+    """The reader whose files begin as this one does; None where the beginning gives nothing away."""
+    try:
+        with open_bytes(path) as stream:
+            head = stream.read(HEAD_BYTES)
+    except DAMAGE:
+        return None
+    return next((reader for reader, pattern in SIGNATURES.items() if pattern.match(head)), None)
