@@ -34,8 +34,6 @@ CARD = "sluice-sample"
 TRAINING, TRUTH = "sample", "sample-truth"
 MODEL = "sample"
 FMAX = 0.05
-ENERGY_WEIGHTS = {"weight": 40.0, "late_weight": 100.0}
-"""Symmetry forbids forces in most of these small cells: what there is to learn stands in the energies."""
 
 
 @dataclass
@@ -107,7 +105,6 @@ def train_model(home: Home, minutes: float, committee: int, cluster: str) -> Tra
             "data": {"datasets": [TRAINING], "train_on_elements": True},
             "preset": "small",
             "model": {"family": "tensor"},
-            "losses": {"energy": ENERGY_WEIGHTS},
             "minutes": minutes,
             "committee": committee,
             "register_as": MODEL,

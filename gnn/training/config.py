@@ -83,9 +83,17 @@ class TermConfig(_Section):
 
 
 class EnergyTerm(TermConfig):
-    """Energies per atom: light until the forces are learnt, then heavy."""
+    """Energies per atom: light until the forces are learnt, then heavy; the heavier, the more they tell beside forces.
 
-    late_weight: float | None = Field(default=10.0, ge=0, description="weight after the hand-over; None: the same")
+    Weights that are None are filled in by `gnn.training.energy_weights` before anything is trained.
+    """
+
+    weight: float | None = Field(  # type: ignore[assignment]
+        default=None, ge=0, description="weight at the beginning; None: by the data, 1 to 40"
+    )
+    late_weight: float | None = Field(
+        default=None, ge=0, description="weight after the hand-over; None: by the data, 10 to 100"
+    )
 
 
 class ForceTerm(TermConfig):

@@ -19,6 +19,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import PresetName, TrainConfig, describe_validation, run_digest
 from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
+from gnn.training.energy_weights import with_energy_weights
 from gnn.training.finetune import Start, additions, continued, grown, settled, unsettled
 from gnn.training.losses import Scales, Wanted
 
@@ -78,6 +79,8 @@ def resolve(
     Raises:
         InputError: an override is unknown or contradicts the data, or the start does not fit the data.
     """
+    losses = with_energy_weights(config.losses, graph_set.statistics)
+    config = config.model_copy(update={"losses": losses})
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
@@ -116,7 +119,8 @@ def remarks_on(
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
         f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
         *begun,
-        f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV",
+        f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
+        f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
         f"{batches}{_processes(config)}; {config.optimiser.kind}",
     )
 

@@ -1,0 +1,38 @@
+"""How much energies weigh against forces, where the configuration leaves it to the data."""
+
+from __future__ import annotations
+
+from gnn.graphs.graph_set import Statistics
+from gnn.training.config import LossConfig
+
+LEAST, MOST = (1.0, 10.0), (40.0, 100.0)
+"""Weights at the beginning and after the hand-over: of molecules in motion, and of small symmetric cells."""
+PER_ANGSTROM = (40.0, 300.0)
+"""What an Å of energy spread over force adds to either."""
+
+
+def energy_weights(statistics: Statistics) -> tuple[float, float]:
+    """Weights of the energy at the beginning and after the hand-over.
+
+    They rise with what energies tell beside forces: the RMS energy (eV/atom, references subtracted) over the RMS force
+    (eV/Å). A molecule in motion has 0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of compounds, where
+    symmetry forbids most forces, 2 Å. What this is worth: docs/decisions/0008-energy-weights.md.
+    """
+    if not statistics.force_rms or statistics.energy_rms is None:
+        return LEAST
+    spread = statistics.energy_rms / statistics.force_rms
+    early, late = (
+        min(least + slope * spread, most) for least, slope, most in zip(LEAST, PER_ANGSTROM, MOST, strict=True)
+    )
+    return early, late
+
+
+def with_energy_weights(losses: LossConfig, statistics: Statistics) -> LossConfig:
+    """The same with the weights of the energy filled in where they are None."""
+    early, late = energy_weights(statistics)
+    term = losses.energy
+    filled = {
+        "weight": early if term.weight is None else term.weight,
+        "late_weight": late if term.late_weight is None else term.late_weight,
+    }
+    return losses.model_copy(update={"energy": term.model_copy(update=filled)})
