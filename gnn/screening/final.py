@@ -13,7 +13,7 @@ from ase.io import write
 from gnn.dft.inputs import InputManifest, input_name, write_inputs
 from gnn.files import write_atomically
 from gnn.screening.final_rows import FinalRows
-from gnn.screening.tables import CANDIDATE_SCHEMA, arrays_of, each_row, write_rows
+from gnn.screening.tables import CANDIDATE_SCHEMA, EachRow, arrays_of, write_rows
 
 CANDIDATES, RELAXED = "candidates.parquet", "relaxed.extxyz"
 SHORTLIST_TABLE, SHORTLIST_XYZ = "shortlist.parquet", "shortlist.extxyz"
@@ -36,7 +36,7 @@ def write_tables(folder: Path, rows: FinalRows, shortlist: Sequence[str]) -> dic
     chosen = [rows.by_id[name] for name in shortlist]
     table = write_rows(folder / CANDIDATES, rows, CANDIDATE_SCHEMA)
     write_rows(folder / SHORTLIST_TABLE, chosen, CANDIDATE_SCHEMA)
-    write_frames(folder / RELAXED, (row for row in each_row(table) if row["energy_per_atom"] is not None))
+    write_frames(folder / RELAXED, (row for row in EachRow(table) if row["energy_per_atom"] is not None))
     write_frames(folder / SHORTLIST_XYZ, chosen)
     return {
         "candidates": CANDIDATES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,8 @@ class Ledger:
 
     def copy(self) -> Ledger:
         """A ledger that goes on from here and leaves this one as it is."""
-        other = Ledger.__new__(Ledger)
-        other.__dict__ = {**self.__dict__, "_why": self._why.copy(), "_detail": self._detail.copy()}
+        other = copy(self)  # ids and the spool of details, which only grows, are shared
+        other._why, other._detail = self._why.copy(), self._detail.copy()
         other.stages, other._reasons, other._numbers = list(self.stages), list(self._reasons), dict(self._numbers)
         return other
 

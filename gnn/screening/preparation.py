@@ -21,7 +21,7 @@ from gnn.screening.names import Names, links, names_digest
 from gnn.screening.plan import NO_SHARD, Plan
 from gnn.screening.shelf import Shelf, spooled
 from gnn.screening.spool import Spool
-from gnn.screening.tables import INPUT_SCHEMA, candidate_of_row, each_row, geometry_columns, read_rows, write_rows
+from gnn.screening.tables import INPUT_SCHEMA, EachRow, candidate_of_row, geometry_columns, read_rows, write_rows
 
 TABLE_NAME = "inputs.parquet"
 PLAN_NAME = "plan.json"
@@ -181,8 +181,8 @@ class _Found:
 
 def _names_of(table: Path) -> tuple[Names, list[str]]:
     """Ids of the candidates by place, and of the references after them."""
-    in_file = Names(row["candidate_id"] for row in each_row(table, ["candidate_id"]))
-    n_references = sum(row["role"] == "reference" for row in each_row(table, ["role"]))
+    in_file = Names(row["candidate_id"] for row in EachRow(table, ["candidate_id"]))
+    n_references = sum(row["role"] == "reference" for row in EachRow(table, ["role"]))
     places = np.arange(len(in_file))
     if "place" in pq.read_schema(table).names:
         places = pq.read_table(table, columns=["place"])["place"].to_numpy()
@@ -194,5 +194,5 @@ def _names_of(table: Path) -> tuple[Names, list[str]]:
 
 def _placed(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their places; tables of old lie in the order of places."""
-    for place, row in enumerate(each_row(table)):
+    for place, row in enumerate(EachRow(table)):
         yield row.get("place", place), row

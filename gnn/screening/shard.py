@@ -27,7 +27,7 @@ from gnn.screening.manifest import ModelPin
 from gnn.screening.names import ByName, Names
 from gnn.screening.spool import Spool
 from gnn.screening.strikes import Strikes
-from gnn.screening.tables import each_row, read_rows, write_rows
+from gnn.screening.tables import EachRow, read_rows, write_rows
 
 __all__ = ["CampaignCancelledError", "OnResult", "Row"]
 
@@ -270,7 +270,7 @@ def merged_results(folder: Path, plan: Mapping[int, Sequence[str]], expected_wor
         if manifest.work_digest != expected_work:
             raise SluiceError(f"shard {index} in {folder} was computed with another model or other settings; delete it")
         found = []
-        for row in each_row(folder / manifest.path):
+        for row in EachRow(folder / manifest.path):
             found.append(row["candidate_id"])
             spool.append(row)
         _refuse_mismatch(index, found, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,14 @@ def read_rows(path: Path, filters: Any = None, columns: Sequence[str] | None = N
     return rows
 
 
-def each_row(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file one after the other."""
-    with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield from batch.to_pylist()
+@dataclass(frozen=True)
+class EachRow(Iterable[dict[str, Any]]):
+    """Rows of a Parquet file one after the other, as often as they are asked for."""
+
+    path: Path
+    columns: Sequence[str] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with pq.ParquetFile(self.path) as table:
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=self.columns):
+                yield from batch.to_pylist()
