@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +20,7 @@ BATCH_SYSTEMS: tuple[Batch, ...] = ("slurm", "kubernetes")
 LOOPBACK = "127.0.0.1"
 TABLE = "cluster"
 PREFIX = "SLUICE_CLUSTER_"
+COMING = "workers_to_come"
 GPU = "GPU"
 """The resource of a Dask worker that has a GPU to itself."""
 EXTRAS = {"slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes.operator"}
@@ -74,8 +77,25 @@ def batch_cluster(kind: Batch, settings: ClusterSettings, workers: int | None = 
     """
     cluster = _slurm(settings) if kind == "slurm" else _kubernetes(settings)
     most = workers or settings.workers
-    cluster.adapt(minimum=min(settings.at_least, most), maximum=most, wait_count=10)
+    # in Kubernetes the operator decides when a worker has been idle for long enough
+    patience = {"wait_count": 10} if kind == "slurm" else {}
+    cluster.adapt(minimum=min(settings.at_least, most), maximum=most, **patience)
+    vars(cluster)[COMING] = Coming(most, settings.gpus)
     return cluster
+
+
+@dataclass(frozen=True)
+class Coming:
+    """Workers that a batch system will start when there is work: how many, and GPUs of each."""
+
+    workers: int = 0
+    gpus: int = 0
+
+
+def coming(cluster: Any) -> Coming:
+    """The workers that are yet to come, none where no batch system stands behind the cluster."""
+    found: Coming = getattr(cluster, COMING, Coming())
+    return found
 
 
 def worker_arguments(settings: ClusterSettings) -> list[str]:
@@ -118,12 +138,15 @@ def _slurm(settings: ClusterSettings) -> Cluster:
 
 
 def pod_spec(settings: ClusterSettings, make_cluster_spec: Any, home: Home) -> dict[str, Any]:
-    """The DaskCluster resource: the operator's own, with the home mounted where it is here, and the GPU."""
+    """The DaskCluster resource: the operator's own, with the home mounted where it is here, and GPUs for workers alone.
+
+    Its name is new each time: two flows of one name would share a cluster, and the first to end would delete it.
+    """
     limits: dict[str, Any] = {"cpu": str(settings.cores), "memory": settings.memory.replace("GiB", "Gi")}
     if settings.gpus:
         limits["nvidia.com/gpu"] = settings.gpus
     spec: dict[str, Any] = make_cluster_spec(
-        name="sluice",
+        name=f"sluice-{uuid4().hex[:8]}",
         image=settings.image,
         n_workers=settings.at_least,
         resources={"limits": limits, "requests": {key: limits[key] for key in ("cpu", "memory")}},
@@ -133,13 +156,15 @@ def pod_spec(settings: ClusterSettings, make_cluster_spec: Any, home: Home) -> d
     pod = spec["spec"]["worker"]["spec"]
     pod["volumes"] = [{"name": "home", "persistentVolumeClaim": {"claimName": settings.home_claim}}]
     pod["containers"][0]["volumeMounts"] = [{"name": "home", "mountPath": str(home.root.resolve())}]
+    asked = {key: limits[key] for key in ("cpu", "memory")}
+    spec["spec"]["scheduler"]["spec"]["containers"][0]["resources"] = {"limits": asked, "requests": asked}
     return spec
 
 
 def _kubernetes(settings: ClusterSettings) -> Cluster:
     module = _required("kubernetes")
     spec = pod_spec(settings, module.make_cluster_spec, find_home())
-    cluster: Cluster = module.KubeCluster(custom_cluster_spec=spec, namespace=settings.namespace)
+    cluster: Cluster = module.KubeCluster(custom_cluster_spec=spec, namespace=settings.namespace, quiet=True)
     return cluster
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gnn.cost import Meter
-from gnn.screening.prepare import Prepared
+from gnn.screening.preparation import Prepared
 from gnn.screening.shard import read_manifest
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def earlier_cost(campaign: Campaign) -> dict[str, float]:
     return {} if known is None else dict(known.cost)
 
 
-def total_cost(
-    campaign: Campaign, results: dict[str, dict[str, Any]], ready: Prepared, before: dict[str, float]
-) -> dict[str, float]:
+def total_cost(campaign: Campaign, ready: Prepared, before: dict[str, float]) -> dict[str, float]:
     """CPU and GPU seconds of all shards, wall seconds of all runs, the peak of memory; in all and by stage.
 
     cpu_s is that of the structures; cpu_s_STAGE what the flow's own process spent beside.
@@ -54,7 +52,7 @@ def total_cost(
     sealed = [read_manifest(campaign.folder.shards, index) for index in ready.plan]
     shards = [manifest for manifest in sealed if manifest is not None]
     return {
-        "cpu_s": round(sum(row["cpu_s"] for row in results.values()), 3),
+        "cpu_s": round(sum(shard.cpu_s for shard in shards), 3),
         "gpu_s": round(sum(shard.gpu_s for shard in shards), 3),
         "wall_s": round(sum(spent for name, spent in seconds.items() if name.startswith("wall_s_")), 3),
         "peak_memory_mb": round(max((shard.peak_memory_mb for shard in shards), default=0.0), 1),

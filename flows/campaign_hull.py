@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gnn.screening.hull import ReferenceHull
 from gnn.screening.manifest import HullEntryRow
-from gnn.screening.prepare import Prepared
+from gnn.screening.preparation import Prepared
 from gnn.screening.references import dft_hull, lake_entries, model_entries
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[Refer
 
 
 def hull_of(
-    campaign: Campaign, ready: Prepared, results: dict[str, dict[str, Any]], elements: set[str]
+    campaign: Campaign, ready: Prepared, results: Mapping[str, dict[str, Any]], elements: Collection[str]
 ) -> tuple[ReferenceHull, list[str]]:
     """The hull that the campaign asks for, and remarks on what it lacks."""
     if campaign.spec.hull.reference == "dft":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.campaigns import CampaignFolder
@@ -20,7 +23,7 @@ from gnn.screening.hull import HullEntry as LakeEntry
 from gnn.screening.hull import ReferenceHull, composition_of
 from gnn.screening.known import known_outcomes, read_known
 from gnn.screening.manifest import CampaignManifest, KnownOutcome
-from gnn.screening.prepare import Prepared
+from gnn.screening.preparation import Prepared
 from gnn.screening.report.context import (
     CampaignFacts,
     CostRow,
@@ -31,10 +34,13 @@ from gnn.screening.report.context import (
     Provenance,
     ReportContext,
 )
+from gnn.screening.tables import EachRow
 
 if TYPE_CHECKING:
     from gnn.training.checkpoint import CheckpointManifest
 
+MOST_DRAWN = 50_000
+"""Candidates that a report draws; a page of more is of no use, and would not fit into memory."""
 PACKAGES = ("torch", "ase", "pymatgen", "prefect", "mlflow")
 STAGES_TIMED = ("prepare", "relax", "conclude")
 
@@ -65,9 +71,8 @@ def _write_inputs(
 def _known(spec: CampaignSpec, ready: Prepared, conclusion: Conclusion) -> list[KnownOutcome]:
     if spec.known_compounds is None:
         return []
-    rows = {row["candidate_id"]: row for row in conclusion.rows}
     compounds = read_known(spec.path(spec.known_compounds))
-    return known_outcomes(compounds, list(ready.candidates.values()), rows, spec.dedupe)
+    return known_outcomes(compounds, ready.candidates.values(), conclusion.rows.by_id, spec.dedupe)
 
 
 def report(folder: CampaignFolder) -> Path:
@@ -90,11 +95,13 @@ def report_context(folder: CampaignFolder) -> ReportContext:
     manifest, spec = folder.manifest(), folder.spec()
     if manifest is None or not (folder.root / CANDIDATES).is_file():
         raise InputError(f"campaign {folder.name!r} has no table yet; run `sluice campaigns rerun {folder.name}`")
-    table = pq.read_table(folder.root / CANDIDATES)
     checkpoint = _checkpoint(folder, manifest)
     trained_on = [] if checkpoint is None else [entry.dataset for entry in checkpoint.data.inputs]
+    every, lake = EachRow(folder.root / CANDIDATES), Lake(folder.home.lake)
+    dft = dft_comparisons(every, lake, manifest.model.theory, trained_on, spec.dedupe, _dft_hull(spec, manifest))
+    table, left_out = rows_to_draw(every.path, {point.candidate_id for point in dft})
     return ReportContext(
-        facts=_facts(folder, spec, manifest),
+        facts=_facts(folder, spec, manifest, left_out),
         funnel=[FunnelRow(stage.stage, stage.n_in, stage.n_out, stage.rejected) for stage in manifest.funnel],
         candidates=table,
         provenance=_provenance(spec, manifest, checkpoint),
@@ -104,16 +111,9 @@ def report_context(folder: CampaignFolder) -> ReportContext:
             if row.formation_energy_per_atom is not None
         ],
         parity=_parity(folder, manifest),
-        dft=dft_comparisons(
-            table.to_pylist(),
-            Lake(folder.home.lake),
-            manifest.model.theory,
-            trained_on,
-            spec.dedupe,
-            _dft_hull(spec, manifest),
-        ),
+        dft=dft,
         known=[_compound(outcome) for outcome in manifest.known],
-        cost=_cost(manifest, table),
+        cost=_cost(manifest, every.path),
         files={name: path for name, path in manifest.paths.items() if name != "report"},
     )
 
@@ -156,7 +156,20 @@ def _parity(folder: CampaignFolder, manifest: CampaignManifest) -> list[Parity]:
     return [Parity(found.quantity, found.unit, found.split, found.reference, found.predicted) for found in wanted]
 
 
-def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifest) -> CampaignFacts:
+def rows_to_draw(path: Path, compared: Collection[str]) -> tuple[pa.Table, int]:
+    """What the page shows of the final table: all of it, or the best `MOST_DRAWN`, the shortlist and those `compared`.
+
+    With how many rows were left out.
+    """
+    total = pq.read_metadata(path).num_rows
+    if total <= MOST_DRAWN:
+        return pq.read_table(path), 0
+    chosen = (pc.field("rank") <= MOST_DRAWN) | pc.field("shortlisted")
+    table = pq.read_table(path, filters=chosen | pc.field("candidate_id").isin(pa.array(list(compared), pa.string())))
+    return table, total - table.num_rows
+
+
+def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifest, left_out: int) -> CampaignFacts:
     text = folder.root / "campaign.toml"
     threshold = spec.filters.max_hull_distance
     return CampaignFacts(
@@ -170,7 +183,11 @@ def _facts(folder: CampaignFolder, spec: CampaignSpec, manifest: CampaignManifes
         elements=spec.candidates.elements,
         shards_total=manifest.shards.total,
         shards_failed=manifest.shards.failed,
-        notes=[*manifest.warnings, *(f"shard {index}: {why}" for index, why in manifest.shard_errors.items())],
+        notes=[
+            *manifest.warnings,
+            *([f"the pictures leave out {left_out} candidates beyond the best {MOST_DRAWN}"] if left_out else []),
+            *(f"shard {index}: {why}" for index, why in manifest.shard_errors.items()),
+        ],
     )
 
 
@@ -212,10 +229,11 @@ def _compound(outcome: KnownOutcome) -> KnownCompound:
     )
 
 
-def _cost(manifest: CampaignManifest, table: Any) -> list[CostRow]:
-    counts = {"prepare": table.num_rows, "relax": len(table["cpu_s"].drop_null()), "conclude": table.num_rows}
-    cpu_s = {"relax": manifest.cost.get("cpu_s", 0.0)}
+def _cost(manifest: CampaignManifest, path: Path) -> list[CostRow]:
+    cpu_s = pq.read_table(path, columns=["cpu_s"])["cpu_s"]
+    counts = {"prepare": len(cpu_s), "relax": len(cpu_s) - cpu_s.null_count, "conclude": len(cpu_s)}
+    spent = {"relax": manifest.cost.get("cpu_s", 0.0)}
     return [
-        CostRow(stage, counts[stage], cpu_s.get(stage, 0.0), manifest.cost.get(f"wall_s_{stage}", 0.0))
+        CostRow(stage, counts[stage], spent.get(stage, 0.0), manifest.cost.get(f"wall_s_{stage}", 0.0))
         for stage in STAGES_TIMED
     ]

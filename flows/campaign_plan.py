@@ -53,12 +53,12 @@ def describe_campaign(path: Path, home: Home, changes: dict[str, Any], workers: 
     model, lake = pin_model(spec, home), Lake(home.lake)
     versions = pinned_versions(lake, spec.hull.datasets, model.theory)
     ready = prepare(spec, Inputs(lake, versions, model), workers or CPU_COUNT)
-    elements = {symbol for c in ready.candidates.values() for symbol in c.elements} & set(model.elements)
+    elements = ready.elements & set(model.elements)
     missing: list[str] = []
     if spec.hull.reference == "dft":
         hull, _ = dft_hull(lake_entries(lake, versions, model.theory, elements), model.theory, elements)
         missing = hull.missing(elements)
-    rows = [row for shard in ready.plan for row in ready.rows(shard)]
+    sizes = [row.n_atoms for shard in ready.plan for row in ready.rows(shard)]
     return CampaignPlanResult(
         campaign=spec.name,
         model=model.uri,
@@ -68,8 +68,8 @@ def describe_campaign(path: Path, home: Home, changes: dict[str, Any], workers: 
         lake_versions=versions,
         n_candidates=len(ready.ledger.ids),
         funnel=[FunnelStage(**stage.model_dump()) for stage in ready.ledger.stages],
-        structures=len(rows),
-        atoms=sum(row.n_atoms for row in rows),
+        structures=len(sizes),
+        atoms=sum(sizes),
         shards=len(ready.plan),
         hull_missing=missing,
     )

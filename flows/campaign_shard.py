@@ -9,7 +9,8 @@ from flows.cli.results import CampaignResult, ShardResult
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.files import locked
-from gnn.screening.prepare import number_planned, prepared
+from gnn.screening.preparation import number_planned
+from gnn.screening.prepare import prepared
 from gnn.screening.shard import shard_name
 
 PREPARE_TIMEOUT_S = 600.0

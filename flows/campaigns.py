@@ -245,7 +245,7 @@ def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:
 
 def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCounts:
     """Shards planned, sealed and failed, as the disk has them."""
-    from gnn.screening.prepare import number_planned
+    from gnn.screening.preparation import number_planned
 
     done = len(list(folder.shards.glob("shard-[0-9]*.json")))
     return ShardCounts(total=number_planned(folder.shards), done=done, failed=len(manifest.shard_errors))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from flows.batch_cluster import BATCH_SYSTEMS, GPU, batch_cluster, read_cluster_settings
+from flows.batch_cluster import BATCH_SYSTEMS, GPU, batch_cluster, coming, read_cluster_settings
 from flows.gpus import VISIBLE, local_gpus
 from gnn.errors import InputError, SluiceError
 
@@ -156,5 +156,4 @@ def _close(client: Client) -> None:
 
 def slots(client: Client) -> int:
     """How many shards the client's workers can compute at once, those that are yet to come included; at least 1."""
-    coming = getattr(getattr(client.cluster, "_adaptive", None), "maximum", 0) or 0
-    return max(1, int(coming), sum(client.nthreads().values()))
+    return max(1, coming(client.cluster).workers, sum(client.nthreads().values()))

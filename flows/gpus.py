@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.batch_cluster import GPU
+from flows.batch_cluster import GPU, coming
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -24,8 +24,6 @@ def local_gpus() -> list[str]:
 
 def gpu_slots(client: Client) -> int:
     """How many of the cluster's workers have a GPU to themselves, those that a batch system would start included."""
-    spec = getattr(client.cluster, "_job_kwargs", None) or {}
-    if f"{GPU}=1" in (spec.get("worker_extra_args") or []):
-        return 1
+    expected = coming(client.cluster)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return sum(int(worker["resources"].get(GPU, 0)) for worker in workers)
+    return max(expected.workers * expected.gpus, sum(int(worker["resources"].get(GPU, 0)) for worker in workers))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flows.campaigns import CampaignFolder
 from flows.shards import ShardOutcome
 from gnn.errors import InputError
-from gnn.screening.prepare import number_planned
+from gnn.screening.preparation import number_planned
 from gnn.screening.reopen import reopen, set_aside
 from gnn.screening.shard import read_manifest
 

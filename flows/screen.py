@@ -31,11 +31,13 @@ from gnn.errors import SluiceError
 from gnn.files import locked
 from gnn.lake.table import Lake
 from gnn.screening.campaign import CampaignSpec, read_campaign
-from gnn.screening.candidates import candidates_digest, element_sets
+from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
 from gnn.screening.gather import Inputs
 from gnn.screening.manifest import CampaignManifest, ModelPin, ShardTally, State
-from gnn.screening.prepare import Prepared, prepared, rows_of_shard
+from gnn.screening.names import names_digest
+from gnn.screening.preparation import Prepared, rows_of_shard
+from gnn.screening.prepare import prepared
 from gnn.screening.references import pinned_versions
 from gnn.screening.shard import (
     STAGE_VERSION,
@@ -231,7 +233,7 @@ def relax_shards(
     jobs = [
         ShardJob(
             index=index,
-            inputs={"campaign": campaign.spec.name, "work": work, "ids": candidates_digest(ready.rows(index))},
+            inputs={"campaign": campaign.spec.name, "work": work, "ids": names_digest(ready.plan[index])},
             function=screen_shard,
             args=(str(campaign.home.root), campaign.spec.name, index, threads),
             output=campaign.folder.shards / f"{shard_name(index)}.parquet",
@@ -239,7 +241,7 @@ def relax_shards(
         )
         for index in chosen
     ]
-    total = sum(len(names) for names in ready.plan.values())
+    total = ready.plan.n_planned
     told = Progress(STAGE, campaign.spec.name, len(jobs))
     log = Outcomes(campaign.folder, told.advance)
     with watching(campaign.folder.shards, total, show):
@@ -293,8 +295,8 @@ def finish(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]
 
     before = earlier_cost(campaign)
     with campaign.clock.stage("conclude"):
-        complete, results = conclude_and_write(campaign, ready, outcomes)
-    complete = complete.model_copy(update={"cost": total_cost(campaign, results, ready, before)})
+        complete = conclude_and_write(campaign, ready, outcomes)
+    complete = complete.model_copy(update={"cost": total_cost(campaign, ready, before)})
     complete.write(campaign.folder.root)
     page = report(campaign.folder)
     show_table(f"funnel-{campaign.spec.name}", [stage.model_dump() for stage in complete.funnel], "Funnel")
@@ -303,15 +305,12 @@ def finish(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]
     show_link(f"report-{campaign.spec.name}", page, f"report of {campaign.spec.name}")
 
 
-def conclude_and_write(
-    campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]
-) -> tuple[CampaignManifest, dict[str, dict[str, Any]]]:
-    """Close the funnel and write tables and inputs; the manifest so far, and the results by candidate."""
+def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[ShardOutcome]) -> CampaignManifest:
+    """Close the funnel and write tables and inputs; the manifest so far."""
     from flows.campaign_outputs import write_outputs
 
     results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
-    elements = {symbol for candidate in ready.candidates.values() for symbol in candidate.elements}
-    hull, warnings = hull_of(campaign, ready, results, elements & set(campaign.model.elements))
+    hull, warnings = hull_of(campaign, ready, results, ready.elements & set(campaign.model.elements))
     conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory)
     failed = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     manifest = write_state(
@@ -327,7 +326,7 @@ def conclude_and_write(
         warnings=warnings,
         **_counts(outcomes),
     )
-    return write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion), results
+    return write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion)
 
 
 def _final_state(campaign: Campaign, failed: dict[int, str]) -> State:

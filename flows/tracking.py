@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 DATABASE = "mlflow.db"
 LONGEST_PARAM = 6000
+SHORT_WAIT_S = 5
+"""Seconds that a training waits for an answer to its points; they are sent again later."""
 BATCH_OF_METRICS, BATCH_OF_PARAMS = 1000, 100
 NAME_CHARACTERS = re.compile(r"[^\w\-. /:]")
 
@@ -161,7 +163,7 @@ class MlflowTracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            with without_retries():
+            with impatient():
                 self.flush()
         except MlflowException as error:
             logger.warning("MLflow does not answer, %d points wait: %s", len(self._points), error)
@@ -206,19 +208,19 @@ class MlflowTracker:
 
 
 @contextmanager
-def without_retries() -> Iterator[None]:
-    """Let MLflow's requests fail at once rather than after the minutes that it tries by itself."""
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+def impatient() -> Iterator[None]:
+    """Let MLflow's requests fail soon: it would try for minutes, and wait two for an answer that never comes."""
+    from mlflow import environment_variables as known
 
-    before = RETRIES.get_raw()
-    RETRIES.set(0)
+    wanted = {known.MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, known.MLFLOW_HTTP_REQUEST_TIMEOUT: SHORT_WAIT_S}
+    before = {variable: variable.get_raw() for variable in wanted}
+    for variable, value in wanted.items():
+        variable.set(value)
     try:
         yield
     finally:
-        if before is None:
-            RETRIES.unset()
-        else:
-            RETRIES.set(before)
+        for variable, value in before.items():
+            variable.unset() if value is None else variable.set(value)
 
 
 def _reopen(client: MlflowClient, run_id: str) -> bool:

@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,23 @@ from gnn.cost import peak_memory_mb
 from gnn.screening.campaign import CampaignSpec, parse_campaign
 from gnn.screening.candidates import Candidate
 from gnn.screening.ledger import Ledger
-from gnn.screening.prepare import Prepared, keep_prepared
+from gnn.screening.plan import Plan
+from gnn.screening.preparation import Prepared, keep_prepared
+from gnn.screening.shelf import ShelfBuilder
 
 METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 NAME = "overhead"
 
 
-def candidates(count: int) -> list[Candidate]:
+def candidates(count: int) -> Iterator[Candidate]:
     """Two-atom cells, each with a volume of its own."""
-    found = []
     for number in range(count):
         first, second = METALS[number % 7], METALS[(number // 7) % 7]
         atoms = bulk("Cu", "fcc", a=3.6).repeat((2, 1, 1))
         atoms.symbols[:] = [first, second]
         atoms.set_cell(atoms.cell[:] * (0.98 + 0.06 * number / count), scale_atoms=True)
         cell = np.asarray(atoms.cell[:], dtype=float)
-        found.append(Candidate(atoms.numbers, atoms.positions, cell, None, f"{NAME}#{number}"))
-    return found
+        yield Candidate(atoms.numbers, atoms.positions, cell, None, f"{NAME}#{number}")
 
 
 def spec_of() -> CampaignSpec:
@@ -58,11 +58,14 @@ def spec_of() -> CampaignSpec:
     return parse_campaign(content, NAME)
 
 
-def prepared_by_hand(rows: Sequence[Candidate], n_shards: int) -> Prepared:
+def prepared_by_hand(rows: Iterable[Candidate], n_shards: int, scratch: Path) -> Prepared:
     """Candidates dealt to shards in turn."""
-    ids = [row.candidate_id for row in rows]
-    plan = {shard: ids[shard::n_shards] for shard in range(n_shards)}
-    return Prepared(dict(zip(ids, rows, strict=True)), {}, Ledger(tuple(ids)), plan, {}, {}, {})
+    builder = ShelfBuilder(scratch)
+    for row in rows:
+        builder.add(row)
+    shelf = builder.shelf()
+    plan = Plan(shelf.names, [], (np.arange(len(shelf.names)) % n_shards).astype(np.int32))
+    return Prepared(shelf.candidates, {}, Ledger(shelf.names), plan, {}, {}, {}, frozenset(METALS))
 
 
 def measure(home: Home, count: int, n_shards: int) -> dict[str, Any]:
@@ -75,7 +78,8 @@ def measure(home: Home, count: int, n_shards: int) -> dict[str, Any]:
 
     folder = CampaignFolder(home, NAME)
     campaign = begin(folder, spec_of(), None)
-    ready = keep_prepared(prepared_by_hand(candidates(count), n_shards), folder.shards, "by hand")
+    by_hand = prepared_by_hand(candidates(count), n_shards, folder.shards)
+    ready = keep_prepared(by_hand, folder.shards, "by hand")
     database = _database()
     before = (database.stat().st_size if database.is_file() else 0, peak_memory_mb())
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gnn.screening.campaign import CandidateSpec
 from gnn.screening.derivatives import derivatives
+from gnn.screening.names import names_digest
 from gnn.screening.prototypes import PROTOTYPES, decorations
 from gnn.screening.volumes import guess_volume
 from gnn.structures.record import ID_DECIMALS, reduced_formula
@@ -162,7 +163,4 @@ def can_be_neutral(formula: str) -> bool:
 
 def candidates_digest(candidates: Iterable[Candidate]) -> str:
     """sha256 (hex) of the sorted candidate ids."""
-    sha = hashlib.sha256()
-    for name in sorted(candidate.candidate_id for candidate in candidates):
-        sha.update(name.encode())
-    return sha.hexdigest()
+    return names_digest(candidate.candidate_id for candidate in candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ Row = Mapping[str, Any]
 
 
 def dft_comparisons(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     lake: Lake,
     theory: str,
     trained_on: Sequence[str],
@@ -50,7 +50,7 @@ def dft_comparisons(
     """Every relaxed candidate that the lake's newest versions hold at `theory`, with both formation energies.
 
     Args:
-        rows: rows of the final table.
+        rows: rows of the final table, gone through twice; those are kept whose formula the lake holds.
         lake: where DFT energies are looked for.
         theory: the model's.
         trained_on: data sets that the model was trained on; what they hold is marked.
@@ -59,8 +59,14 @@ def dft_comparisons(
             else the hull of what the lake holds now.
     """
     versions = pinned_versions(lake, (), theory)
-    relaxed = {row["candidate_id"]: row for row in rows if row["formation_energy_per_atom"] is not None}
-    library = _library(lake, versions, theory, {row["formula"] for row in relaxed.values()})
+    formulas = {row["formula"] for row in rows if row["formation_energy_per_atom"] is not None}
+    library = _library(lake, versions, theory, formulas)
+    shared = {row["formula"] for _, row in library.values()}
+    relaxed = {
+        row["candidate_id"]: row
+        for row in rows
+        if row["formation_energy_per_atom"] is not None and row["formula"] in shared
+    }
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
     found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnn.screening.campaign import CampaignSpec
-from gnn.screening.candidates import Candidate
 from gnn.screening.dedupe import Crystal, duplicates
 from gnn.screening.filters import energy_reason, geometry_reason, hull_reason, uncertainty_reason
+from gnn.screening.final_rows import FinalRows, Measurements, relaxed_geometry
 from gnn.screening.hull import ReferenceHull
-from gnn.screening.ledger import Ledger
-from gnn.screening.prepare import Prepared
+from gnn.screening.ledger import Ledger, Why
+from gnn.screening.names import links
+from gnn.screening.preparation import Prepared
 from gnn.screening.references import counts_of
-from gnn.screening.select import Contender, Selection, ranked, score, select
-from gnn.screening.tables import CANDIDATE_SCHEMA, geometry_columns
-from gnn.structures.record import Record
+from gnn.screening.select import Contender, select
+from gnn.screening.shelf import formula_hash, shared
 
 Row = dict[str, Any]
+Places = NDArray[np.uint32]
+Dropped = tuple[str, Why]
 SAME_ENERGY = 0.01
 """eV/atom within which two relaxed structures that match are one."""
 FAILURES = {
@@ -38,19 +40,11 @@ NOT_COMPUTED = "not computed: its shard failed"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A relaxed candidate against the hull: energies in eV/atom; None where elements have no reference."""
-
-    formation_energy: float | None
-    hull_distance: float | None
-
-
-@dataclass(frozen=True)
 class Conclusion:
     """The end of a campaign: the funnel's ledger, rows of `CANDIDATE_SCHEMA`, ids of the shortlist in order."""
 
     ledger: Ledger
-    rows: list[Row]
+    rows: FinalRows
     shortlist: list[str]
 
 
@@ -66,195 +60,126 @@ def conclude(
         hull: the reference.
         theory: level of theory of the model's energies.
     """
-    before = prepared.ledger
-    ledger = Ledger(before.ids, dict(before.drops), list(before.stages))
-    measured = {
-        name: _measured(prepared.candidates[name], row, hull)
-        for name, row in results.items()
-        if name in prepared.candidates
-    }
-    ledger.close("relaxed", _unrelaxed(ledger.alive, results, spec))
-    ledger.close("plausible", _implausible(ledger.alive, prepared, results, measured, spec))
-    ledger.close("certain", _uncertain(ledger.alive, results, spec))
-    repeated = _repeated(ledger.alive, prepared, results, spec)
+    ledger = prepared.ledger.copy()
+    end = _End(spec, prepared, results, hull, ledger)
+    ledger.close("relaxed", end.unrelaxed())
+    ledger.close("plausible", end.implausible())
+    ledger.close("certain", end.uncertain())
+    repeated = links(ledger.ids, end.repeated())
     ledger.close(
-        "distinct_relaxed", {name: ("duplicate after relaxation", f"of {first}") for name, first in repeated.items()}
+        "distinct_relaxed", ((name, ("duplicate after relaxation", f"of {first}")) for name, first in repeated.items())
     )
-    unreferenced = _unreferenced(ledger.alive, prepared, measured, hull)
-    places = _places(set(ledger.alive) - set(unreferenced), prepared, results, measured, spec)
-    ledger.close("near_hull", {**unreferenced, **_far(set(places), measured, spec)})
-    selection = select([places[name][1] for name in ledger.alive], spec.selection)
+    ranks = end.ranks()
+    ledger.close("near_hull", end.far())
+    selection = select([end.contender(name) for name in ledger.living()], spec.selection)
     ledger.close("shortlist", selection.rejected)
-    rows = _Rows(prepared, results, measured, places, selection, repeated, theory, spec.selection.kappa)
-    shortlist = sorted(selection.chosen, key=lambda name: places[name][0])
-    return Conclusion(ledger, [rows.row(name, ledger) for name in ledger.ids], shortlist)
+    rows = FinalRows(prepared, results, end.measured, ranks, selection, repeated, theory, spec.selection.kappa, ledger)
+    return Conclusion(ledger, rows, sorted(selection.chosen, key=rows.rank))
 
 
-def _measured(candidate: Candidate, row: Row, hull: ReferenceHull) -> Measured:
-    energy, counts = row["energy_per_atom"], counts_of(candidate.numbers)
-    if energy is None or hull.missing(counts):
-        return Measured(None, None)
-    return Measured(hull.formation_energy(counts, energy), hull.distance(counts, energy))
+class _End:
+    """The stages after relaxation. Each names those whom it drops, one after the other."""
 
+    def __init__(
+        self, spec: CampaignSpec, prepared: Prepared, results: Mapping[str, Row], hull: ReferenceHull, ledger: Ledger
+    ) -> None:
+        self.spec, self.prepared, self.results, self.hull, self.ledger = spec, prepared, results, hull, ledger
+        self.measured = Measurements(ledger.ids)
+        self.formulas = np.zeros(len(ledger.ids), dtype=np.int64)
+        for place in self._by_system():
+            self._measure(ledger.ids[int(place)])
 
-Reasons = dict[str, str | tuple[str, str]]
+    def _by_system(self) -> Places:
+        """Places of those with a result, a chemical system together, so that each hull is made once and forgotten."""
+        computed, systems = np.zeros(len(self.formulas), dtype=bool), np.zeros_like(self.formulas)
+        for name in self.results:
+            if (candidate := self.prepared.candidates.get(name)) is not None:
+                place = self.ledger.ids.place(name)
+                computed[place], systems[place] = True, hash(candidate.system)
+                self.formulas[place] = formula_hash(candidate.formula)
+        places = np.flatnonzero(computed).astype(np.uint32)
+        return places[np.argsort(systems[places], kind="stable")]
 
+    def _measure(self, name: str) -> None:
+        energy, counts = self.results[name]["energy_per_atom"], counts_of(self.prepared.candidates[name].numbers)
+        if energy is not None and not self.hull.missing(counts):
+            formation_energy = self.hull.formation_energy(counts, energy)
+            self.measured.note(name, formation_energy, self.hull.distance(counts, energy))
 
-def _unrelaxed(names: Sequence[str], results: Mapping[str, Row], spec: CampaignSpec) -> Reasons:
-    reasons: Reasons = {}
-    for name in names:
-        row = results.get(name)
-        if row is None:
-            reasons[name] = NOT_COMPUTED
-        elif row["outcome"] == "steps" and not spec.filters.require_convergence:
-            continue
-        elif row["outcome"] != "converged":
-            reasons[name] = (str(FAILURES.get(row["outcome"], row["outcome"])), str(row["reason"] or ""))
-    return reasons
+    def unrelaxed(self) -> Iterator[Dropped]:
+        for name in self.ledger.living():
+            row = self.results.get(name)
+            if row is None:
+                yield name, NOT_COMPUTED
+            elif row["outcome"] == "steps" and not self.spec.filters.require_convergence:
+                continue
+            elif row["outcome"] != "converged":
+                yield name, (str(FAILURES.get(row["outcome"], row["outcome"])), str(row["reason"] or ""))
 
+    def implausible(self) -> Iterator[Dropped]:
+        filters = self.spec.filters
+        for name in self.ledger.living():
+            row, numbers = self.results[name], self.prepared.candidates[name].numbers
+            reason = energy_reason(row["energy_per_atom"], self.measured[name].formation_energy, filters)
+            reason = reason or geometry_reason(numbers, *relaxed_geometry(row, len(numbers)), filters)
+            if reason is not None:
+                yield name, reason
 
-def _implausible(
-    names: Sequence[str],
-    prepared: Prepared,
-    results: Mapping[str, Row],
-    measured: Mapping[str, Measured],
-    spec: CampaignSpec,
-) -> Reasons:
-    reasons: Reasons = {}
-    for name in names:
-        row, numbers = results[name], prepared.candidates[name].numbers
-        reason = energy_reason(row["energy_per_atom"], measured[name].formation_energy, spec.filters)
-        reason = reason or geometry_reason(numbers, *_relaxed_geometry(row, len(numbers)), spec.filters)
-        if reason is not None:
-            reasons[name] = reason
-    return reasons
+    def uncertain(self) -> Iterator[Dropped]:
+        for name in self.ledger.living():
+            if (reason := uncertainty_reason(self.results[name]["uncertainty"], self.spec.filters)) is not None:
+                yield name, reason
 
+    def repeated(self) -> Places:
+        """Place, from 1, of the candidate that reached the same structure with a lower energy; 0 for most."""
+        first_of = np.zeros(len(self.ledger.ids), dtype=np.uint32)
+        places = self.ledger.places()
+        energies = self._of_results("energy_per_atom", places)
+        by_energy = places[np.lexsort((self.ledger.ids.array[places], energies))]
+        for group in shared(self.formulas, by_energy):
+            crystals = (self._crystal(int(place)) for place in group)
+            for name, first in duplicates(crystals, self.spec.dedupe, SAME_ENERGY).items():
+                first_of[int(name)] = int(first) + 1
+        return first_of
 
-def _relaxed_geometry(row: Row, n_atoms: int) -> tuple[Any, Any]:
-    return np.reshape(row["positions"], (n_atoms, 3)), np.reshape(row["cell"], (3, 3))
+    def _of_results(self, column: str, places: Places) -> NDArray[np.float64]:
+        """A number of each result, 0 where it has none."""
+        names = (self.ledger.ids[int(place)] for place in places)
+        return np.fromiter((self.results[name][column] or 0.0 for name in names), dtype=float, count=len(places))
 
+    def _crystal(self, place: int) -> Crystal:
+        name = self.ledger.ids[place]
+        row, numbers = self.results[name], self.prepared.candidates[name].numbers
+        return Crystal(str(place), numbers, *relaxed_geometry(row, len(numbers)), row["energy_per_atom"])
 
-def _uncertain(names: Sequence[str], results: Mapping[str, Row], spec: CampaignSpec) -> Reasons:
-    reasons = {name: uncertainty_reason(results[name]["uncertainty"], spec.filters) for name in names}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    def ranks(self) -> Places:
+        """Rank, from 1, of everyone whose hull distance can be trusted, by place; 0 for the others."""
+        places = self.ledger.places()
+        places = places[~np.isnan(self.measured.hull_distances[places])]
+        distances = self.measured.hull_distances[places]
+        scores = distances - self.spec.selection.kappa * self._of_results("uncertainty", places)
+        ranks = np.zeros(len(self.ledger.ids), dtype=np.uint32)
+        order = np.lexsort((self.ledger.ids.array[places], distances, scores))
+        ranks[places[order]] = np.arange(1, len(places) + 1)
+        return ranks
 
+    def far(self) -> Iterator[Dropped]:
+        for name in self.ledger.living():
+            distance = self.measured[name].hull_distance
+            if distance is None:
+                missing = self.hull.missing(self.prepared.candidates[name].elements)
+                yield name, ("no reference energy", ", ".join(missing))
+            elif (reason := hull_reason(distance, self.spec.filters)) is not None:
+                yield name, reason
 
-def _repeated(
-    names: Sequence[str], prepared: Prepared, results: Mapping[str, Row], spec: CampaignSpec
-) -> dict[str, str]:
-    """Candidates that relaxed to a structure another one reached with a lower energy -> that one."""
-    crystals = []
-    for name in sorted(names, key=lambda name: (results[name]["energy_per_atom"], name)):
-        numbers = prepared.candidates[name].numbers
-        geometry = _relaxed_geometry(results[name], len(numbers))
-        crystals.append(Crystal(name, numbers, *geometry, results[name]["energy_per_atom"]))
-    return duplicates(crystals, spec.dedupe, SAME_ENERGY)
-
-
-def _unreferenced(
-    names: Sequence[str], prepared: Prepared, measured: Mapping[str, Measured], hull: ReferenceHull
-) -> Reasons:
-    without = [name for name in names if measured[name].hull_distance is None]
-    missing = {name: hull.missing(prepared.candidates[name].elements) for name in without}
-    return {name: ("no reference energy", ", ".join(elements)) for name, elements in missing.items()}
-
-
-def _places(
-    names: Collection[str],
-    prepared: Prepared,
-    results: Mapping[str, Row],
-    measured: Mapping[str, Measured],
-    spec: CampaignSpec,
-) -> dict[str, tuple[int, Contender]]:
-    """Rank, from 1, and what selection looks at, of everyone whose hull distance can be trusted."""
-    contenders = [
-        _contender(prepared.candidates[name], measured[name].hull_distance or 0.0, results[name]["uncertainty"])
-        for name in names
-    ]
-    return {c.name: (place, c) for place, c in enumerate(ranked(contenders, spec.selection.kappa), 1)}
-
-
-def _contender(candidate: Candidate, hull_distance: float, uncertainty: float | None) -> Contender:
-    return Contender(
-        name=candidate.candidate_id,
-        formula=candidate.formula,
-        prototype=candidate.prototype,
-        system=candidate.system,
-        hull_distance=hull_distance,
-        uncertainty=uncertainty,
-    )
-
-
-def _far(names: Collection[str], measured: Mapping[str, Measured], spec: CampaignSpec) -> Reasons:
-    reasons = {name: hull_reason(measured[name].hull_distance or 0.0, spec.filters) for name in names}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What the rows of the final table are put together from."""
-
-    prepared: Prepared
-    results: Mapping[str, Row]
-    measured: Mapping[str, Measured]
-    places: Mapping[str, tuple[int, Contender]]
-    selection: Selection
-    repeated: Mapping[str, str]
-    theory: str
-    kappa: float
-
-    @cached_property
-    def shards(self) -> dict[str, int]:
-        """Shard of each candidate that was computed."""
-        return {name: shard for shard, names in self.prepared.plan.items() for name in names}
-
-    def row(self, name: str, ledger: Ledger) -> Row:
-        """The row of one candidate."""
-        row: Row = {**dict.fromkeys(CANDIDATE_SCHEMA.names), "candidate_id": name}
-        candidate = self.prepared.candidates.get(name)
-        row["source"] = self.prepared.unreadable[name] if candidate is None else candidate.source
-        if candidate is not None:
-            row |= _about(candidate)
-        if candidate is not None and name in self.results:
-            row |= self._result(name, candidate)
-        drop = ledger.drops.get(name)
-        row |= {
-            "stage_dropped": None if drop is None else drop.stage,
-            "reason": None if drop is None else drop.text,
-            "duplicate_of": self.repeated.get(name) or self.prepared.duplicate_of.get(name),
-            "in_lake": self.prepared.in_lake.get(name),
-            "shard": self.shards.get(name),
-            "shortlisted": name in self.selection.chosen,
-            "chosen_by": self.selection.chosen.get(name),
-        }
-        return row
-
-    def _result(self, name: str, candidate: Candidate) -> Row:
-        result, measured = self.results[name], self.measured[name]
-        positions, cell = _relaxed_geometry(result, candidate.n_atoms)
-        place = self.places.get(name)
-        columns = ("energy_per_atom", "uncertainty", "converged", "fmax", "steps", "cpu_s", "positions", "cell")
-        return {
-            **{column: result[column] for column in columns},
-            "formation_energy_per_atom": measured.formation_energy,
-            "hull_distance": measured.hull_distance,
-            "rank": None if place is None else place[0],
-            "score": None if place is None else score(place[1], self.kappa),
-            "volume_per_atom": abs(float(np.linalg.det(cell))) / candidate.n_atoms,
-            "theory": self.theory,
-            "structure_id": _structure_id(candidate, positions, cell, self.theory),
-        }
-
-
-def _about(candidate: Candidate) -> Row:
-    return {
-        "formula": candidate.formula,
-        "prototype": candidate.prototype,
-        "chemical_system": candidate.system,
-        **geometry_columns(candidate),
-    }
-
-
-def _structure_id(candidate: Candidate, positions: Any, cell: Any, theory: str) -> str:
-    periodic = np.ones(3, dtype=bool)
-    return Record("screening", theory, candidate.numbers, positions, cell, periodic).structure_id
+    def contender(self, name: str) -> Contender:
+        """What selection looks at."""
+        candidate = self.prepared.candidates[name]
+        return Contender(
+            name=name,
+            formula=candidate.formula,
+            prototype=candidate.prototype,
+            system=candidate.system,
+            hull_distance=self.measured[name].hull_distance or 0.0,
+            uncertainty=self.results[name]["uncertainty"],
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from ase.io import write
 
 from gnn.dft.inputs import InputManifest, input_name, write_inputs
 from gnn.files import write_atomically
-from gnn.screening.tables import CANDIDATE_SCHEMA, arrays_of, write_rows
+from gnn.screening.final_rows import FinalRows
+from gnn.screening.tables import CANDIDATE_SCHEMA, EachRow, arrays_of, write_rows
 
 CANDIDATES, RELAXED = "candidates.parquet", "relaxed.extxyz"
 SHORTLIST_TABLE, SHORTLIST_XYZ = "shortlist.parquet", "shortlist.extxyz"
 INPUTS = "dft"
+FRAMES_AT_ONCE = 1000
 
 Row = dict[str, Any]
 INFO = (
@@ -25,16 +28,15 @@ INFO = (
 """Columns that go along as info of an extended XYZ frame; energies are the model's, in eV/atom."""
 
 
-def write_tables(folder: Path, rows: Sequence[Row], shortlist: Sequence[str]) -> dict[str, str]:
+def write_tables(folder: Path, rows: FinalRows, shortlist: Sequence[str]) -> dict[str, str]:
     """Write all tables into `folder`; label -> file name.
 
-    rows: rows of `CANDIDATE_SCHEMA`, every candidate once; shortlist: ids in the order of their rank.
+    rows: every candidate once; shortlist: ids in the order of their rank.
     """
-    by_id = {row["candidate_id"]: row for row in rows}
-    chosen = [by_id[name] for name in shortlist]
-    write_rows(folder / CANDIDATES, rows, CANDIDATE_SCHEMA)
+    chosen = [rows.by_id[name] for name in shortlist]
+    table = write_rows(folder / CANDIDATES, rows, CANDIDATE_SCHEMA)
     write_rows(folder / SHORTLIST_TABLE, chosen, CANDIDATE_SCHEMA)
-    write_frames(folder / RELAXED, (row for row in rows if row["energy_per_atom"] is not None))
+    write_frames(folder / RELAXED, (row for row in EachRow(table) if row["energy_per_atom"] is not None))
     write_frames(folder / SHORTLIST_XYZ, chosen)
     return {
         "candidates": CANDIDATES,
@@ -46,15 +48,13 @@ def write_tables(folder: Path, rows: Sequence[Row], shortlist: Sequence[str]) ->
 
 def write_frames(path: Path, rows: Iterable[Row]) -> Path:
     """Rows as frames of an extended XYZ file, put in place at once."""
-    frames = [atoms_of_row(row) for row in rows]
-    return write_atomically(path, lambda temporary: _write_xyz(temporary, frames))
+    return write_atomically(path, lambda temporary: _write_xyz(temporary, map(atoms_of_row, rows)))
 
 
-def _write_xyz(path: Path, frames: list[Atoms]) -> None:
-    if frames:
-        write(path, frames, format="extxyz")
-    else:
-        path.touch()
+def _write_xyz(path: Path, frames: Iterator[Atoms]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        while some := list(islice(frames, FRAMES_AT_ONCE)):
+            write(stream, some, format="extxyz")
 
 
 def atoms_of_row(row: Row) -> Atoms:
@@ -66,12 +66,9 @@ def atoms_of_row(row: Row) -> Atoms:
 
 
 def write_dft_inputs(
-    folder: Path, rows: Sequence[Row], shortlist: Sequence[str], formats: Sequence[str], theory: str
+    folder: Path, rows: FinalRows, shortlist: Sequence[str], formats: Sequence[str], theory: str
 ) -> InputManifest:
     """Input sets of the shortlist under `folder`/dft; see `gnn.dft.inputs.write_inputs`."""
-    by_id = {row["candidate_id"]: row for row in rows}
-    named = [
-        (input_name(place, by_id[name]["formula"]), atoms_of_row(by_id[name]))
-        for place, name in enumerate(shortlist, 1)
-    ]
+    chosen = [rows.by_id[name] for name in shortlist]
+    named = [(input_name(place, row["formula"]), atoms_of_row(row)) for place, row in enumerate(chosen, 1)]
     return write_inputs(named, folder / INPUTS, formats, theory)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from gnn.errors import InputError
 from gnn.lake.reference import parse_reference
@@ -28,25 +30,23 @@ class Inputs:
     model: ModelPin
 
 
-@dataclass
-class Gathered:
-    """Candidates of all sources, and rows that could not be read (source -> reason)."""
+@dataclass(frozen=True)
+class Unreadable:
+    """A row or file that gave no candidate, and why."""
 
-    candidates: list[Candidate] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
+    source: str
+    reason: str
 
 
-def gather(spec: CampaignSpec, inputs: Inputs) -> Gathered:
-    """Candidates of all sources, those with a named prototype first."""
-    gathered = Gathered()
+def gather(spec: CampaignSpec, inputs: Inputs) -> Iterator[Candidate | Unreadable]:
+    """Candidates of all sources one after the other, those with a named prototype first."""
     volumes = _volumes(spec, inputs)
-    gathered.candidates += decorated_prototypes(spec.candidates, volumes)
-    gathered.candidates += decorated_derivatives(spec.candidates, volumes)
+    yield from decorated_prototypes(spec.candidates, volumes)
+    yield from decorated_derivatives(spec.candidates, volumes)
     for name in spec.candidates.files:
-        _gather_file(spec.path(name), name, gathered)
+        yield from _of_file(spec.path(name), name)
     for reference in spec.candidates.datasets:
-        _gather_dataset(inputs.lake, reference, gathered)
-    return gathered
+        yield from _of_dataset(inputs.lake, reference)
 
 
 def _volumes(spec: CampaignSpec, inputs: Inputs) -> dict[str, float]:
@@ -59,29 +59,29 @@ def _volumes(spec: CampaignSpec, inputs: Inputs) -> dict[str, float]:
     return fitted_volumes(crystals)
 
 
-def _gather_file(path: Path, name: str, gathered: Gathered) -> None:
+def _of_file(path: Path, name: str) -> Iterator[Candidate | Unreadable]:
     card = structures_card("candidates")
     try:
         for row, record in enumerate(read_records(path, card)):
             if isinstance(record, Rejected):
-                gathered.unreadable[f"file:{name}#{record.row}"] = record.reason
+                yield Unreadable(f"file:{name}#{record.row}", record.reason)
             else:
-                _let_in(record, f"file:{name}#{row if record.source is None else record.source.row}", gathered)
+                yield _let_in(record, f"file:{name}#{row if record.source is None else record.source.row}")
     except UnreadableFile as error:
-        gathered.unreadable[f"file:{name}"] = f"unreadable file: {error}"
+        yield Unreadable(f"file:{name}", f"unreadable file: {error}")
 
 
-def _gather_dataset(lake: Lake, reference: str, gathered: Gathered) -> None:
+def _of_dataset(lake: Lake, reference: str) -> Iterator[Candidate | Unreadable]:
     name, version = parse_reference(reference)
     if name not in lake.datasets():
         known = ", ".join(lake.datasets()) or "none"
         raise InputError(f"candidates.datasets: {name!r} is not in the lake; there are {known}")
-    for record in table_to_records(lake.read(name, version)):
-        _let_in(record, f"lake:{name}#{record.structure_id[:16]}", gathered)
+    for batch in lake.record_batches(name, version):
+        for record in table_to_records(pa.Table.from_batches([batch])):
+            yield _let_in(record, f"lake:{name}#{record.structure_id[:16]}")
 
 
-def _let_in(record: Record, source: str, gathered: Gathered) -> None:
+def _let_in(record: Record, source: str) -> Candidate | Unreadable:
     if not record.is_bulk:
-        gathered.unreadable[source] = "not periodic in three directions"
-    else:
-        gathered.candidates.append(Candidate(record.numbers, record.positions, record.cell, None, source))
+        return Unreadable(source, "not periodic in three directions")
+    return Candidate(record.numbers, record.positions, record.cell, None, source)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gnn.errors import InputError
 
 if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PhaseDiagram
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST_DIAGRAMS, MOST_ENERGIES = 1 << 10, 1 << 16
+"""Hulls of chemical systems and energies of compositions that are remembered."""
 STABLE = 1e-8
 """eV/atom above the hull up to which an entry is on it."""
 
@@ -102,7 +107,8 @@ class ReferenceHull:
             from pymatgen.core import Composition
 
             diagram = self._diagram(frozenset(counts))
-            self._hull_energies[key] = float(diagram.get_hull_energy_per_atom(Composition(dict(key))))
+            energy = float(diagram.get_hull_energy_per_atom(Composition(dict(key))))
+            _keep(self._hull_energies, key, energy, MOST_ENERGIES)
         return self._hull_energies[key]
 
     def distance(self, counts: Mapping[str, float], energy_per_atom: float) -> float:
@@ -117,14 +123,22 @@ class ReferenceHull:
             from pymatgen.core import Composition
 
             inside = [entry for entry in self.entries if entry.elements <= elements]
-            self._diagrams[elements] = PhaseDiagram(
-                [PDEntry(Composition(dict(e.composition)), e.energy_per_atom * _size(e), name=e.name) for e in inside]
-            )
+            entries = [
+                PDEntry(Composition(dict(e.composition)), e.energy_per_atom * _size(e), name=e.name) for e in inside
+            ]
+            _keep(self._diagrams, elements, PhaseDiagram(entries), MOST_DIAGRAMS)
         return self._diagrams[elements]
 
     def is_on_hull(self, entry: HullEntry) -> bool:
         """Whether a reference entry is stable among the references."""
         return self.distance(dict(entry.composition), entry.energy_per_atom) <= STABLE
+
+
+def _keep(known: dict[K, V], key: K, value: V, most: int) -> None:
+    """Remember a value, and forget the oldest where there are too many."""
+    if len(known) >= most:
+        del known[next(iter(known))]
+    known[key] = value
 
 
 def _size(entry: HullEntry) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,17 @@ def read_known(path: Path) -> list[KnownCompound]:
 
 def known_outcomes(
     compounds: Sequence[KnownCompound],
-    candidates: Sequence[Candidate],
+    candidates: Iterable[Candidate],
     outcomes: Mapping[str, Mapping[str, Any]],
     spec: DedupeSpec,
 ) -> list[KnownOutcome]:
     """What became of each compound; `outcomes` are the rows of the final table by candidate id."""
-    by_formula: dict[str, list[Candidate]] = {}
+    by_formula: dict[str, list[Candidate]] = {normal_formula(compound.formula): [] for compound in compounds}
     for candidate in candidates:
-        by_formula.setdefault(candidate.formula, []).append(candidate)
+        if candidate.formula in by_formula:
+            by_formula[candidate.formula].append(candidate)
     matcher = Matcher(spec)
-    return [_outcome(c, by_formula.get(normal_formula(c.formula), []), outcomes, matcher) for c in compounds]
+    return [_outcome(c, by_formula[normal_formula(c.formula)], outcomes, matcher) for c in compounds]
 
 
 def _outcome(

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gnn.errors import SluiceError
 from gnn.screening.manifest import Stage
+from gnn.screening.names import ByName, Names
+from gnn.screening.spool import Spool
+
+Why = str | tuple[str, str]
+"""A reason, or a reason and a detail."""
 
 
 @dataclass(frozen=True)
@@ -24,44 +34,90 @@ class Drop:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-@dataclass
 class Ledger:
-    """Candidates by id, each in until one stage drops it. Every stage satisfies n_in = n_out + sum of rejected."""
+    """Candidates by id, each in until one stage drops it. Every stage satisfies n_in = n_out + sum of rejected.
 
-    ids: tuple[str, ...]
-    drops: dict[str, Drop] = field(default_factory=dict)
-    stages: list[Stage] = field(default_factory=list)
+    Eight bytes a candidate beside its id: a number for stage and reason, and where the detail lies on disk, in a file
+    without a name under `scratch`.
+    """
 
-    def __post_init__(self) -> None:
-        if len(set(self.ids)) != len(self.ids):
-            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
+    def __init__(self, ids: Iterable[str], stages: Iterable[Stage] = (), scratch: Path | None = None) -> None:
+        self.ids = ids if isinstance(ids, Names) else Names(ids)
+        self.stages = list(stages)
+        if (twice := self.ids.repeated()) is not None:
             raise SluiceError(f"candidate {twice} stands twice; every candidate must have its own source")
-        self._known = frozenset(self.ids)
+        self._why: NDArray[np.uint32] = np.zeros(len(self.ids), dtype=np.uint32)
+        self._detail: NDArray[np.uint32] = np.zeros(len(self.ids), dtype=np.uint32)
+        self._reasons: list[tuple[str, str]] = [("", "")]
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._details = Spool(scratch)
+
+    def copy(self) -> Ledger:
+        """A ledger that goes on from here and leaves this one as it is."""
+        other = copy(self)  # ids and the spool of details, which only grows, are shared
+        other._why, other._detail = self._why.copy(), self._detail.copy()
+        other.stages, other._reasons, other._numbers = list(self.stages), list(self._reasons), dict(self._numbers)
+        return other
+
+    @property
+    def drops(self) -> Mapping[str, Drop]:
+        """Why each dropped candidate went."""
+        return ByName(self.ids, self._drop, known=self._why)
 
     @property
     def alive(self) -> list[str]:
         """Ids that no stage has dropped, in order."""
-        return [name for name in self.ids if name not in self.drops]
+        return list(self.living())
+
+    @property
+    def n_alive(self) -> int:
+        """How many are still in."""
+        return len(self.ids) - int(np.count_nonzero(self._why))
+
+    def living(self) -> Iterator[str]:
+        """Ids that no stage has dropped, in order, one after the other; those behind may be dropped meanwhile."""
+        return (name for place, name in enumerate(self.ids) if not self._why[place])
 
     def is_alive(self, name: str) -> bool:
         """Whether candidate `name` is still in."""
-        return name in self._known and name not in self.drops
+        place = self.ids.place(name)
+        return place is not None and self.is_in(place)
 
-    def close(self, stage: str, rejected: Mapping[str, str | tuple[str, str]]) -> list[str]:
-        """Let `stage` drop `rejected` (id -> reason, or reason and detail); gives who is left.
+    def is_in(self, place: int) -> bool:
+        """Whether the candidate at `place` is still in."""
+        return not self._why[place]
+
+    def places(self) -> NDArray[np.uint32]:
+        """Places of those that are still in, in order."""
+        return np.flatnonzero(self._why == 0).astype(np.uint32)
+
+    def close(self, stage: str, rejected: Mapping[str, Why] | Iterable[tuple[str, Why]]) -> None:
+        """Let `stage` drop `rejected` (id -> reason, or reason and detail).
 
         Raises:
             SluiceError: an id is unknown or was dropped before.
         """
-        self._refuse_strangers(stage, rejected)
-        n_in = len(self.ids) - len(self.drops)
-        for name, why in rejected.items():
+        n_in, counts = self.n_alive, Counter[str]()
+        for name, why in rejected.items() if isinstance(rejected, Mapping) else rejected:
+            place = self.ids.place(name)
+            if place is None or self._why[place]:
+                raise SluiceError(f"stage {stage} drops candidate {name}, which is unknown or was dropped before")
             reason, detail = (why, "") if isinstance(why, str) else why
-            self.drops[name] = Drop(stage, reason, detail)
-        counts = dict(sorted(Counter(self.drops[name].reason for name in rejected).items()))
-        self.stages.append(Stage(stage=stage, n_in=n_in, n_out=n_in - len(rejected), rejected=counts))
-        return self.alive
+            self.note(place, Drop(stage, reason, detail))
+            counts[reason] += 1
+        n_out = n_in - counts.total()
+        self.stages.append(Stage(stage=stage, n_in=n_in, n_out=n_out, rejected=dict(sorted(counts.items()))))
 
-    def _refuse_strangers(self, stage: str, names: Iterable[str]) -> None:
-        if stranger := next((name for name in names if not self.is_alive(name)), None):
-            raise SluiceError(f"stage {stage} drops candidate {stranger}, which is unknown or was dropped before")
+    def note(self, place: int, drop: Drop) -> None:
+        """Write down that the candidate at `place` is dropped, for a stage that is being closed or was."""
+        key = (drop.stage, drop.reason)
+        if (number := self._numbers.get(key)) is None:
+            number = self._numbers[key] = len(self._reasons)
+            self._reasons.append(key)
+        self._why[place] = number
+        self._detail[place] = self._details.append(drop.detail) + 1 if drop.detail else 0
+
+    def _drop(self, place: int) -> Drop:
+        stage, reason = self._reasons[int(self._why[place])]
+        detail = int(self._detail[place])
+        return Drop(stage, reason, self._details[detail - 1] if detail else "")

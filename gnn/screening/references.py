@@ -182,6 +182,12 @@ def dft_hull(entries: LakeEntries, theory: str, elements: Collection[str]) -> tu
     return hull, [*(notes if missing else []), *entries.notes]
 
 
+def lake_formulas(lake: Lake, versions: Mapping[str, int]) -> set[str]:
+    """Reduced formulas of what the lake holds."""
+    tables = (lake.read(dataset, version, columns=["formula"]) for dataset, version in versions.items())
+    return {str(formula) for table in tables for formula in pc.unique(table["formula"]).to_pylist()}
+
+
 def lake_crystals(lake: Lake, versions: Mapping[str, int], formulas: Collection[str]) -> list[Crystal]:
     """Bulk crystals of the lake with one of `formulas`, as something to compare candidates with."""
     crystals: list[Crystal] = []

@@ -24,8 +24,10 @@ from gnn.screening.campaign import CampaignSpec, RelaxationSpec
 from gnn.screening.candidates import Candidate, candidates_digest
 from gnn.screening.compute import SET_ASIDE, CampaignCancelledError, OnResult, Row, compute, failed_row
 from gnn.screening.manifest import ModelPin
+from gnn.screening.names import ByName, Names
+from gnn.screening.spool import Spool
 from gnn.screening.strikes import Strikes
-from gnn.screening.tables import read_rows, write_rows
+from gnn.screening.tables import EachRow, read_rows, write_rows
 
 __all__ = ["CampaignCancelledError", "OnResult", "Row"]
 
@@ -252,28 +254,36 @@ def read_results(folder: Path, index: int) -> list[Row]:
     return read_rows(folder / manifest.path)
 
 
-def merged_results(folder: Path, plan: Mapping[int, Sequence[str]], expected_work: str) -> dict[str, Row]:
+def merged_results(folder: Path, plan: Mapping[int, Sequence[str]], expected_work: str) -> Mapping[str, Row]:
     """Results of all sealed shards of a plan (shard -> ids) by id; shards that are not sealed are left out.
+
+    They are read from a file without a name in `folder` when they are asked for: thirty bytes of memory each.
 
     Raises:
         SluiceError: a shard holds an id twice, lacks one, holds one of another shard, or is of other work.
     """
-    merged: dict[str, Row] = {}
+    spool, parts = Spool(folder), list[Names]()
     for index, ids in plan.items():
         manifest = read_manifest(folder, index)
         if manifest is None:
             continue
         if manifest.work_digest != expected_work:
             raise SluiceError(f"shard {index} in {folder} was computed with another model or other settings; delete it")
-        rows = read_rows(folder / manifest.path)
-        _refuse_mismatch(index, [row["candidate_id"] for row in rows], ids, merged)
-        merged |= {row["candidate_id"]: row for row in rows}
-    return merged
+        found = []
+        for row in EachRow(folder / manifest.path):
+            found.append(row["candidate_id"])
+            spool.append(row)
+        _refuse_mismatch(index, found, ids)
+        parts.append(Names(found))
+    merged = Names.joined(parts)
+    if (twice := merged.repeated()) is not None:
+        raise SluiceError(f"structure {twice} stands in two shards of {folder}; prepare the campaign anew with --fresh")
+    return ByName(merged, spool.__getitem__)
 
 
-def _refuse_mismatch(index: int, found: Sequence[str], planned: Sequence[str], merged: dict[str, Row]) -> None:
+def _refuse_mismatch(index: int, found: Sequence[str], planned: Sequence[str]) -> None:
     kinds = {
-        "duplicate": sorted(name for name, count in Counter(found).items() if count > 1 or name in merged),
+        "duplicate": sorted(name for name, count in Counter(found).items() if count > 1),
         "missing": sorted(set(planned) - set(found)),
         "foreign": sorted(set(found) - set(planned)),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,14 @@ INPUT_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("duplicate_of", pa.string()),
         pa.field("in_lake", pa.string()),
+        pa.field("place", pa.int64()),
     ]
 )
-"""Candidates before relaxation. role: candidate or reference; shard is null for those dropped before."""
+"""Candidates before relaxation, ordered by shard. role: candidate or reference; shard is null for those dropped before;
+place counts in the order of the sources, references last (tables of old lie in that order and have no such column).
+"""
+ROWS_AT_ONCE = 10_000
+"""Rows that are in memory while a table is written or read; a row group each."""
 
 CANDIDATE_SCHEMA = pa.schema(
     [
@@ -97,11 +104,29 @@ def geometry_columns(candidate: Candidate) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Path:
     """Rows as a Parquet file of `schema`, put in place at once."""
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    return write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    return write_atomically(path, lambda temporary: _write_groups(temporary, iter(rows), schema))
+
+
+def _write_groups(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while group := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def read_rows(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Rows of a Parquet file, those that pass `filters` (as pyarrow has them)."""
     rows: list[dict[str, Any]] = pq.read_table(path, filters=filters, columns=columns).to_pylist()
     return rows
+
+
+@dataclass(frozen=True)
+class EachRow(Iterable[dict[str, Any]]):
+    """Rows of a Parquet file one after the other, as often as they are asked for."""
+
+    path: Path
+    columns: Sequence[str] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with pq.ParquetFile(self.path) as table:
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=self.columns):
+                yield from batch.to_pylist()

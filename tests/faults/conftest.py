@@ -27,8 +27,12 @@ import pytest
 from ase.io import write
 from emt_cells import labelled_cells
 from in_process import without_servers
+from tiny_network import TINY_MODEL
 
 from flows.settings import Home
+from gnn.lake.table import Lake
+from gnn.structures.cards import generic_card
+from gnn.structures.readers import read_records
 
 BIN = Path(sys.executable).parent
 PATIENCE_S = 400.0
@@ -132,8 +136,12 @@ class Room:
         self.processes[name] = process
         return process
 
+    def whole_log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+        """The end of it, for a message."""
+        return self.whole_log(name)[-4000:]
 
     def output(self, name: str) -> Any:
         return json.loads((self.folder / f"{name}.out").read_text())
@@ -166,22 +174,30 @@ class Room:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{name} did not end:\n{self.log(name)}") from None
 
-    def prefect_server(self, name: str = "prefect", port: int | None = None, **environment: str) -> str:
-        """A Prefect server on loopback; its API address. The same name and port again continue its database."""
+    def prefect_server(
+        self,
+        name: str = "prefect",
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        **environment: str,
+    ) -> str:
+        """A Prefect server; its API address. The same name and port again continue its database."""
         port = port or find_port()
-        api = f"http://127.0.0.1:{port}/api"
+        api = f"http://{host}:{port}/api"
         home = {"PREFECT_HOME": str(self.folder / f"{name}-home"), "PREFECT_API_URL": api, **environment}
-        self.start(name, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", **home)
+        command = ("prefect", "server", "start", "--host", host, "--port", str(port), "--no-ui")
+        self.start(name, *command, prefix=prefix, **home)
         wait_until(lambda: answers(f"{api}/health"), f"the Prefect server: {self.log(name)}")
         return api
 
-    def mlflow_server(self, port: int) -> str:
-        """An MLflow server on loopback; its address. The same port again continues its store."""
-        options = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    def mlflow_server(self, port: int, host: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> str:
+        """An MLflow server; its address. The same port again continues its store."""
+        options = ("--host", host, "--port", str(port), "--workers", "1")
         store = f"sqlite:///{self.folder / 'mlflow.db'}"
         places = ("--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts"))
-        self.start("mlflow", "mlflow", "server", *options, *places)
-        url = f"http://127.0.0.1:{port}"
+        self.start("mlflow", "mlflow", "server", *options, *places, prefix=prefix)
+        url = f"http://{host}:{port}"
         wait_until(lambda: answers(f"{url}/health"), f"the MLflow server: {self.log('mlflow')}")
         return url
 
@@ -287,6 +303,70 @@ def campaign(room: Room, tmp_path: Path) -> Campaign:
     file = tmp_path / "metals.toml"
     file.write_text(CAMPAIGN)
     return Campaign(room, Home(tmp_path / "home"), file)
+
+
+TRAINING = f"""
+preset = "small"
+device = "cpu"
+minutes = 1.0
+register_as = "metals"
+[data]
+datasets = ["cells"]
+cutoff = 4.0
+split_by = "structure"
+{TINY_MODEL}"""
+
+
+@dataclass
+class Training:
+    """A training of a minute in a home of its own, by the real command, tracked by a server."""
+
+    room: Room
+    home: Home
+    file: Path
+
+    def launch(self, url: str) -> None:
+        """Start `sluice train`."""
+        command = ("sluice", "train", str(self.file), "--json")
+        self.room.start("flow", *command, SLUICE_HOME=str(self.home.root), MLFLOW_TRACKING_URI=url)
+
+    def states(self) -> list[Path]:
+        """Where its state is saved."""
+        return list(self.home.root.rglob("state.json"))
+
+    def wait_for_state(self) -> None:
+        """Wait until it saved its state for the first time."""
+        wait_until(lambda: self.states() or not self.room.runs("flow"), "the first saved state")
+        assert self.room.runs("flow"), self.room.log("flow")
+
+    def curve(self) -> list[int]:
+        """The steps of its points so far."""
+        (state,) = self.states()
+        return [point["step"] for point in json.loads(state.read_text())["curve"]]
+
+    def judge(self, url: str) -> dict[str, int]:
+        """Wait for a good end; every point must have come to the server at `url` once, and the model be registered."""
+        from mlflow import MlflowClient
+
+        assert self.room.wait("flow") == 0, self.room.log("flow")
+        assert "points wait" in self.room.whole_log("flow")
+        result, expected = self.room.output("flow"), self.curve()
+        client = MlflowClient(tracking_uri=url, registry_uri=url)
+        assert client.get_run(result["run_id"]).info.status == "FINISHED"
+        steps = [point.step for point in client.get_metric_history(result["run_id"], "lr")]
+        assert steps == expected
+        assert client.get_model_version("metals", result["model_version"]).tags["sha256"] == result["sha256"]
+        lost, twice = len(set(expected) - set(steps)), len(steps) - len(set(steps))
+        return {"structures": len(expected), "before": 0, "lost": lost, "twice": twice, "missing": lost}
+
+
+@pytest.fixture
+def training(room: Room, tmp_path: Path, cells: Path) -> Training:
+    """A training that was not started."""
+    home, card = Home(tmp_path / "home"), generic_card("cells", "emt/ase")
+    Lake(home.lake).append("cells", read_records(cells, card), card)
+    (tmp_path / "train.toml").write_text(TRAINING)
+    return Training(room, home, tmp_path / "train.toml")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,11 +12,13 @@ import pytest
 
 from flows import batch_cluster
 from flows.batch_cluster import (
+    COMING,
     ClusterSettings,
+    Coming,
+    coming,
     pod_spec,
     read_cluster_settings,
     slurm_options,
-    worker_arguments,
 )
 from flows.cluster import slots, worker_options
 from flows.gpus import gpu_slots, local_gpus
@@ -75,9 +78,14 @@ def make_cluster_spec(**given: Any) -> dict[str, Any]:
     """What dask-kubernetes makes of these arguments, in outline."""
     container = {"name": "worker", "image": given["image"], "args": given["worker_command"], "env": given["env"],
                  "resources": given["resources"]}  # fmt: skip
+    scheduler = {"name": "scheduler", "resources": given["resources"]}
     return {
         "kind": "DaskCluster",
-        "spec": {"worker": {"replicas": given["n_workers"], "spec": {"containers": [container]}}},
+        "metadata": {"name": given["name"]},
+        "spec": {
+            "worker": {"replicas": given["n_workers"], "spec": {"containers": [container]}},
+            "scheduler": {"spec": {"containers": [scheduler]}},
+        },
     }
 
 
@@ -90,13 +98,38 @@ def test_pods_have_the_home_and_the_gpu(home: Home, gpus: int) -> None:
     assert container["volumeMounts"][0]["mountPath"] == container["env"]["SLUICE_HOME"] == str(home.root.resolve())
     assert container["resources"]["limits"].get("nvidia.com/gpu", 0) == gpus
     assert ("GPU=1" in container["args"]) == bool(gpus)
+    (scheduler,) = spec["spec"]["scheduler"]["spec"]["containers"]
+    assert set(scheduler["resources"]["limits"]) == {"cpu", "memory"}
 
 
 def test_pods_by_the_real_package(home: Home) -> None:
     operator = pytest.importorskip("dask_kubernetes.operator")
     spec = pod_spec(ClusterSettings(gpus=1), operator.make_cluster_spec, home)
     assert spec["kind"] == "DaskCluster"
+    assert spec["metadata"]["name"] != pod_spec(ClusterSettings(), operator.make_cluster_spec, home)["metadata"]["name"]
     assert spec["spec"]["worker"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "nvidia.com/gpu" not in spec["spec"]["scheduler"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_the_real_package_takes_our_arguments(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its constructor and `adapt` are asked by their signatures, since both want a Kubernetes."""
+    operator = pytest.importorskip("dask_kubernetes.operator")
+    asked = []
+
+    class Cluster:
+        def __init__(self, **given: Any) -> None:
+            asked.append(inspect.signature(operator.KubeCluster).bind(**given).arguments)
+
+        def adapt(self, **given: Any) -> None:
+            asked.append(inspect.signature(operator.KubeCluster.adapt).bind(self, **given).arguments)
+
+    real = SimpleNamespace(KubeCluster=Cluster, make_cluster_spec=operator.make_cluster_spec)
+    monkeypatch.setattr(batch_cluster, "_required", lambda _: real)
+    cluster = batch_cluster.batch_cluster("kubernetes", ClusterSettings(workers=8, gpus=1, namespace="lab"), workers=3)
+    made, bounds = asked
+    assert (made["namespace"], made["quiet"]) == ("lab", True)
+    assert (bounds["minimum"], bounds["maximum"]) == (0, 3)
+    assert coming(cluster) == Coming(workers=3, gpus=1)
 
 
 @pytest.mark.parametrize("kind", ["slurm", "kubernetes"])
@@ -121,7 +154,8 @@ def test_workers_come_with_the_work(monkeypatch: pytest.MonkeyPatch, home: Home)
     module = ModuleType("jobs")
     module.SLURMCluster = Cluster  # type: ignore[attr-defined]
     monkeypatch.setattr(batch_cluster, "_required", lambda _: module)
-    batch_cluster.batch_cluster("slurm", ClusterSettings(workers=8, at_least=1), workers=3)
+    cluster = batch_cluster.batch_cluster("slurm", ClusterSettings(workers=8, at_least=1), workers=3)
+    assert coming(cluster) == Coming(workers=3)
     assert (asked["minimum"], asked["maximum"]) == (1, 3)
     assert asked["security"] is True
     assert asked["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")
@@ -139,12 +173,13 @@ def client(workers: dict[str, dict[str, float]], **cluster: Any) -> Any:
 def test_gpus_of_a_cluster() -> None:
     assert gpu_slots(client({"a": {}, "b": {}})) == 0
     assert gpu_slots(client({"a": {"GPU": 1.0}, "b": {}})) == 1
-    assert gpu_slots(client({}, _job_kwargs={"worker_extra_args": worker_arguments(ClusterSettings(gpus=1))})) == 1
+    assert gpu_slots(client({}, **{COMING: Coming(workers=4, gpus=1)})) == 4
+    assert gpu_slots(client({"a": {}}, **{COMING: Coming(workers=4, gpus=0)})) == 0
 
 
 def test_workers_that_are_yet_to_come_count() -> None:
     assert slots(client({})) == 1
-    assert slots(client({"a": {}}, _adaptive=SimpleNamespace(maximum=6))) == 6
+    assert slots(client({"a": {}}, **{COMING: Coming(workers=6)})) == 6
 
 
 @pytest.mark.parametrize(("visible", "expected"), [("0,1", ["0", "1"]), ("", []), ("-1", []), ("GPU-3f", ["GPU-3f"])])

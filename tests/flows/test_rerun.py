@@ -18,7 +18,7 @@ from flows.cli.main import app
 from flows.rerun import UNFINISHED, Choice, chosen_shards, failed_shards, parse_choice
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
-from gnn.screening.prepare import number_planned
+from gnn.screening.preparation import number_planned
 from gnn.screening.reopen import set_aside
 
 Run = Callable[..., Any]

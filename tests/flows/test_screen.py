@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from flows import campaigns as campaign_folders
 from flows.campaign_bar import JournalCounter
-from flows.campaign_outputs import report_context
+from flows.campaign_outputs import report_context, rows_to_draw
 from flows.campaign_plan import check_campaign, describe_campaign
 from flows.campaign_shard import compute_shard
 from flows.campaigns import (
@@ -78,6 +78,25 @@ def test_a_campaign_from_file_to_shortlist(run: Run, home: Home, campaign_file: 
     frames = read(home.root / result.paths["shortlist_xyz"], ":")
     assert [frame.info["candidate_id"] for frame in frames] == [row["candidate_id"] for row in shortlisted]
     assert result.cost["cpu_s"] > 0
+
+
+def test_a_page_draws_the_best_of_very_many(
+    run: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shortlist and what was compared with DFT is always drawn, and the page says how many it leaves out."""
+    result = run(campaign_file)
+    table = home.root / result.paths["candidates"]
+    rows = rows_of(home)
+    assert rows_to_draw(table, set())[1] == 0
+    monkeypatch.setattr("flows.campaign_outputs.MOST_DRAWN", 2)
+    unranked = next(row["candidate_id"] for row in rows if row["rank"] is None)
+    drawn, left_out = rows_to_draw(table, {unranked})
+    wanted = {row["candidate_id"] for row in rows if row["shortlisted"] or (row["rank"] or 99) <= 2} | {unranked}
+    assert set(drawn["candidate_id"].to_pylist()) == wanted
+    assert left_out == len(rows) - len(wanted) > 0
+    context = report_context(CampaignFolder(home, "metals"))
+    assert context.facts.notes[-1].startswith("the pictures leave out ")
+    assert [(row.stage, row.n) for row in context.cost if row.stage == "prepare"] == [("prepare", len(rows))]
 
 
 def test_the_funnel_adds_up(run: Run, home: Home, campaign_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,24 @@ def test_points_wait_while_the_server_is_away(
         tracker.metrics({"loss": 1.0}, 2)
     history = connect(store).get_metric_history(tracker.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_points_wait_when_an_answer_never_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a network that was cut: MLflow itself would wait for two minutes, and try again."""
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    monkeypatch.setattr("flows.tracking.SHORT_WAIT_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracker = MlflowTracker(MlflowClient(f"http://127.0.0.1:{silent.getsockname()[1]}"), "0" * 32, flush_s=0.0)
+        tracker.metrics({"loss": 3.0}, 0)
+        tracker.metrics({"loss": 2.0}, 1)
+    assert "2 points wait" in caplog.text
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get_raw() is None
 
 
 @pytest.mark.slow

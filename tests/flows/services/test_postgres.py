@@ -33,7 +33,7 @@ QUOTED = "hunter2%20Sesame%2F%25"
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of its own."""
     pytest.importorskip("psycopg")
-    initdb, server = shutil.which("initdb"), shutil.which("postgres")
+    initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
         pytest.skip("no PostgreSQL here")
     folder = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
@@ -55,6 +55,12 @@ def postgres() -> Iterator[str]:
         running.terminate()
         running.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _program(name: str) -> str | None:
+    """A program on the path, or where Debian keeps those that only an administrator starts."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, debian)]))
 
 
 def _someone(folder: Path) -> str | None:

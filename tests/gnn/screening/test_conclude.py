@@ -14,7 +14,8 @@ from gnn.screening.conclude import Conclusion, conclude
 from gnn.screening.final import write_dft_inputs, write_tables
 from gnn.screening.gather import Inputs
 from gnn.screening.hull import HullEntry, ReferenceHull
-from gnn.screening.prepare import Prepared, prepare
+from gnn.screening.preparation import Prepared
+from gnn.screening.prepare import prepare
 from gnn.screening.tables import CANDIDATE_SCHEMA
 
 MakeSpec = Callable[..., CampaignSpec]

@@ -119,3 +119,13 @@ def test_the_order_of_entries_does_not_matter() -> None:
         for order in itertools.islice(itertools.permutations(entries), 0, 120, 13)
     }
     assert len(values) == 1
+
+
+def test_hulls_that_were_forgotten_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnn.screening.hull.MOST_DIAGRAMS", 1)
+    monkeypatch.setattr("gnn.screening.hull.MOST_ENERGIES", 1)
+    hull = ReferenceHull(REFERENCES)
+    counts = [{"Al": 1.0, "Li": 1.0}, {"Al": 1.0, "Si": 3.0}, {"Al": 1.0, "Li": 1.0}]
+    found = [hull.distance(each, -4.0) for each in counts]
+    assert found == pytest.approx([-4.0 + 2.8, -4.0 + 4.975, -4.0 + 2.8])
+    assert len(hull._diagrams) == len(hull._hull_energies) == 1

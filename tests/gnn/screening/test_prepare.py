@@ -1,8 +1,9 @@
+import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ase.build import bulk, molecule
 from ase.io import write
@@ -11,19 +12,14 @@ from hypothesis import strategies as st
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from gnn.errors import InputError
+from gnn.files import file_sha256
 from gnn.screening.campaign import CampaignSpec
-from gnn.screening.candidates import Candidate
 from gnn.screening.gather import Inputs
-from gnn.screening.plan import MOST_SHARDS, number_of_shards, plan_shards
-from gnn.screening.prepare import (
-    PLAN_NAME,
-    TABLE_NAME,
-    number_planned,
-    prepare,
-    prepared,
-    read_prepared,
-    rows_of_shard,
-)
+from gnn.screening.names import Names
+from gnn.screening.plan import MOST_SHARDS, Plan, number_of_shards, plan_shards
+from gnn.screening.preparation import PLAN_NAME, TABLE_NAME, number_planned, read_prepared, rows_of_shard
+from gnn.screening.prepare import prepare, prepared
+from gnn.screening.tables import INPUT_SCHEMA, read_rows, write_rows
 
 MakeSpec = Callable[..., CampaignSpec]
 
@@ -81,6 +77,35 @@ def test_it_comes_back_from_disk_as_it_was(
             [row.candidate_id for row in rows] == first.plan[shard] == [row.candidate_id for row in again.rows(shard)]
         )
         assert all(np.allclose(a.positions, b.positions) for a, b in zip(rows, first.rows(shard), strict=True))
+
+
+def test_tables_of_old_are_still_read(make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path) -> None:
+    """They lie in the order of the sources and have no column for it."""
+    spec = make_spec(candidates=files(prototypes=["CsCl", "L1_2"], elements=["Al", "Cu"]), shards={"atoms": 6})
+    folder = tmp_path / "shards"
+    first = prepared(spec, inputs, folder, workers=2)
+    rows = sorted(read_rows(folder / TABLE_NAME), key=lambda row: row.pop("place"))
+    old = pa.schema([field for field in INPUT_SCHEMA if field.name != "place"])
+    write_rows(folder / TABLE_NAME, rows, old)
+    plan = json.loads((folder / PLAN_NAME).read_text())
+    (folder / PLAN_NAME).write_text(json.dumps({**plan, "sha256": file_sha256(folder / TABLE_NAME)}))
+    again = prepared(spec, inputs, folder, workers=2)
+    assert (again.plan, again.digest, again.ledger.ids) == (first.plan, first.digest, first.ledger.ids)
+    assert again.ledger.drops == first.ledger.drops
+    assert list(again.references) == list(first.references)
+
+
+def test_a_shard_lies_together_in_the_table(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    prepared(make_spec(shards={"atoms": 6}), inputs, tmp_path, workers=2)
+    shards = [row["shard"] for row in read_rows(tmp_path / TABLE_NAME) if row["shard"] is not None]
+    assert shards == sorted(shards)
+    assert len(set(shards)) > 1
+
+
+def test_nothing_but_table_and_plan_is_left(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    ready = prepared(make_spec(), inputs, tmp_path / "shards", workers=1)
+    assert ready.candidates[ready.ledger.alive[0]].n_atoms
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [TABLE_NAME, PLAN_NAME]
 
 
 def test_changed_files_are_noticed(make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path) -> None:
@@ -157,18 +182,26 @@ def test_references_of_a_models_hull(make_spec: MakeSpec, inputs: Inputs) -> Non
 # ---- cutting
 
 
-def cells(sizes: list[int]) -> list[Candidate]:
-    return [replace(Candidate.of(bulk("Al"), None, str(k)), numbers=np.full(n, 13)) for k, n in enumerate(sizes)]
+def dealt_by_hand(sizes: list[int], names: list[str], n_shards: int) -> list[int]:
+    """Large ones first, each to the shard with the fewest atoms, the first of these."""
+    loads, shard_of = [0] * n_shards, [0] * len(sizes)
+    for place in sorted(range(len(sizes)), key=lambda k: (-sizes[k], names[k])):
+        shard_of[place] = loads.index(min(loads))
+        loads[shard_of[place]] += sizes[place]
+    return shard_of
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 8))
 def test_shards_are_balanced_and_complete(sizes: list[int], n_shards: int) -> None:
-    rows = cells(sizes)
-    shards = plan_shards(rows, n_shards)
-    assert sorted(c.source for shard in shards for c in shard) == sorted(c.source for c in rows)
-    loads = [sum(c.n_atoms for c in shard) for shard in shards]
-    if len(rows) >= n_shards:
-        assert len(shards) == n_shards
+    names = Names(f"{len(sizes) - k:04d}" for k in range(len(sizes)))
+    shards = plan_shards(sizes, names, n_shards)
+    assert shards.tolist() == dealt_by_hand(sizes, list(names), n_shards)
+    loads = [sum(size for size, dealt in zip(sizes, shards, strict=True) if dealt == k) for k in set(shards.tolist())]
+    plan = Plan(names, [], shards)
+    assert sorted(name for shard in plan.values() for name in shard) == sorted(names)
+    assert [sum(sizes[names.place(name)] for name in shard) for shard in plan.values()] == loads
+    if len(sizes) >= n_shards:
+        assert len(plan) == n_shards
         assert max(loads) - min(loads) <= max(sizes)
 
 
@@ -178,11 +211,11 @@ def test_shards_are_balanced_and_complete(sizes: list[int], n_shards: int) -> No
     st.one_of(st.none(), st.integers(1, 999)),
 )
 def test_the_number_of_shards(sizes: list[int], workers: int, atoms: int | None) -> None:
-    n = number_of_shards(cells(sizes), workers, atoms)
+    n = number_of_shards(sizes, workers, atoms)
     assert 1 <= n <= min(len(sizes), MOST_SHARDS)
 
 
 def test_small_campaigns_get_a_few_shards_a_worker() -> None:
-    assert number_of_shards(cells([4] * 1000), workers=2) == 6
-    assert number_of_shards(cells([4] * 20), workers=8) == 2
-    assert number_of_shards(cells([100] * 1000), workers=1) == 5
+    assert number_of_shards([4] * 1000, workers=2) == 6
+    assert number_of_shards([4] * 20, workers=8) == 2
+    assert number_of_shards([100] * 1000, workers=1) == 5

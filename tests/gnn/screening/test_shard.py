@@ -304,6 +304,16 @@ def test_merging_refuses_what_does_not_fit(
         merged_results(two_shards, plan_of(rows), work_digest(make_spec(), emt_pin))
 
 
+def test_merging_refuses_a_structure_of_two_shards(
+    two_shards: Path, make_spec: MakeSpec, emt_pin: ModelPin, rows: list[Candidate]
+) -> None:
+    plan, first = plan_of(rows), read_results(two_shards, 0)[0]
+    reseal(two_shards, 1, [*read_results(two_shards, 1), first])
+    plan[1] = [*plan[1], first["candidate_id"]]
+    with pytest.raises(SluiceError, match=f"structure {first['candidate_id']} stands in two shards"):
+        merged_results(two_shards, plan, work_digest(make_spec(), emt_pin))
+
+
 def test_merging_refuses_other_work(two_shards: Path, rows: list[Candidate]) -> None:
     with pytest.raises(SluiceError, match="another model or other settings"):
         merged_results(two_shards, plan_of(rows), "0" * 64)
