@@ -164,6 +164,11 @@ def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:
 
     found = find(spec.model, home)
     manifest = read_manifest(found.path)
+    if not manifest.knows_energies:
+        only = ", ".join(manifest.model.properties)
+        raise InputError(
+            f"model {spec.model} was not trained on energies or forces (it predicts {only}), so it ranks nothing"
+        )
     return ModelPin(
         uri=spec.model,
         version=found.version,

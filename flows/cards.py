@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake import Lake
-from gnn.lake.reference import check_name
+from gnn.lake.reference import NAME, check_name
 from gnn.structures.cards import AUTO, Card, generic_card, known_cards, load_card
 from gnn.structures.readers import UnreadableFile, read_records
 from gnn.structures.readers.opening import bare_name
@@ -23,7 +23,7 @@ def card_folders(home: Home) -> list[Path]:
 
 
 def card_for(dataset: str, home: Home, card: str | None, theory: str | None) -> Card:
-    """The card that `sluice ingest` reads with; see `flows.ingest.ingest`.
+    """The card that `sluice ingest` reads with; see `flows.ingest.ingest`. `card` may name a data set of the lake, too.
 
     Raises:
         InputError: there is no such card, or it contradicts `theory`.
@@ -34,11 +34,12 @@ def card_for(dataset: str, home: Home, card: str | None, theory: str | None) -> 
 def _chosen(dataset: str, home: Home, card: str | None) -> Card:
     if card == AUTO:
         return generic_card(dataset)
+    lake = Lake(home.lake)
     if card is not None:
-        return load_card(card, card_folders(home))
+        of_a_set = card not in known_cards(card_folders(home)) and NAME.fullmatch(card) and lake.has(card)
+        return lake.card(card) if of_a_set else load_card(card, card_folders(home))
     if dataset in known_cards(card_folders(home)):
         return load_card(dataset, card_folders(home))
-    lake = Lake(home.lake)
     if lake.has(dataset):
         return lake.card(dataset)
     return generic_card(dataset)
@@ -55,13 +56,13 @@ def check_input(files: list[str], dataset: str, home: Home, card: str | None, th
     check_name(dataset)
     chosen = card_for(dataset, home, card, theory)
     kinds = {kind_of(path): path for path in reversed(expand(files))}
-    found = [_first_error(path, chosen) for path in kinds.values()]
+    found = [first_error(path, chosen) for path in kinds.values()]
     lacking = [error for error in found if error is not None and not isinstance(error, UnreadableFile)]
     if lacking and None not in found:
         raise lacking[0]
 
 
-def _first_error(path: Path, card: Card) -> InputError | None:
+def first_error(path: Path, card: Card) -> InputError | None:
     """What keeps the first row of a file from being read."""
     try:
         next(read_records(path, card), None)

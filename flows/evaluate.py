@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -134,19 +135,21 @@ def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
 
 
 def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Source:
-    """The readable structures of a file; rows that cannot be used are counted by the code of their reason.
+    """The readable structures of a file or a folder; rows that cannot be used are counted by the code of their reason.
 
     Where neither file, card nor `theory` names a level of theory, the only one of the model is meant.
     """
     from gnn.graphs.graph import graph_of_record
     from gnn.structures.checks import reject_reason
     from gnn.structures.readers import Rejected, read_records
+    from gnn.structures.readers.sources import expand
 
-    chosen = file_card(path, home, manifest, card, theory)
+    paths = expand([path])
+    chosen = file_card(paths[0], home, manifest, card, theory)
     skipped: Counter[str] = Counter()
 
     def graphs() -> Iterator[Graph]:
-        for record in read_records(path, chosen):
+        for record in chain.from_iterable(read_records(each, chosen) for each in paths):
             reason = record.reason if isinstance(record, Rejected) else reject_reason(record)
             if reason is not None:
                 skipped[reason.partition(":")[0]] += 1
@@ -162,18 +165,22 @@ def file_card(path: Path, home: Home, manifest: CheckpointManifest, card: str | 
     Raises:
         InputError: no such card, or something is missing that only a card can say.
     """
-    from flows.cards import card_for
+    from flows.cards import card_for, first_error
     from gnn.structures.cards import AUTO
-    from gnn.structures.readers import read_records
+    from gnn.structures.readers import UnreadableFile
 
     chosen = card_for("evaluated", home, card or AUTO, theory)
-    try:
-        next(iter(read_records(path, chosen)), None)
-    except InputError:
-        if theory is not None or chosen.theory is not None or len(manifest.theories) != 1:
-            raise
-        return chosen.with_theory(manifest.theories[0])
-    return chosen
+    said = theory is not None or chosen.theory is not None or len(manifest.theories) != 1
+    error = first_error(path, chosen)
+    if error is not None and not said:
+        chosen = chosen.with_theory(manifest.theories[0])
+        error = first_error(path, chosen)
+    if error is None:
+        return chosen
+    if card is None and not isinstance(error, UnreadableFile):
+        own = " or ".join(f"--card {item.dataset}" for item in manifest.data.inputs)
+        raise InputError(f"{error}; {own} reads it as the model's own data were read")
+    raise error
 
 
 def known_to(manifest: CheckpointManifest, source: Source) -> Iterator[Graph]:
@@ -189,9 +196,28 @@ def known_to(manifest: CheckpointManifest, source: Source) -> Iterator[Graph]:
             source.skipped[f"unknown element {strangers[0]}"] += 1
         elif graph.theory not in manifest.theories:
             source.skipped[f"unknown theory {graph.theory}"] += 1
+        elif not has_labels(known := with_known_labels(graph, manifest), manifest):
+            source.skipped["no label of what the model predicts"] += 1
         else:
-            kind = manifest.data.energy_kinds.get(graph.theory)
-            yield graph if kind is None or not graph.kinds else graph.with_energy(kind)
+            yield known
+
+
+def with_known_labels(graph: Graph, manifest: CheckpointManifest) -> Graph:
+    """The graph without the labels that the model was never trained to predict."""
+    kind = manifest.data.energy_kinds.get(graph.theory)
+    if not manifest.knows_energies:
+        return replace(graph, energy=None, forces=None, stress=None)
+    if kind is not None:
+        return graph.with_energy(kind) if graph.kinds else graph
+    return graph if manifest.data.labels is None else replace(graph, energy=None)
+
+
+def has_labels(graph: Graph, manifest: CheckpointManifest) -> bool:
+    """Whether there is anything to compare with."""
+    derived = (graph.energy, graph.forces, graph.stress)
+    return any(label is not None for label in derived) or not manifest.model.properties.keys().isdisjoint(
+        graph.properties
+    )
 
 
 def packed(

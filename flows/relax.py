@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FOREIGN = "foreign:"
 SUFFIXES = (".extxyz", ".xyz")
+NOT_OF_ASE = ("json", "csv", "parquet", "deepmd", "tar")
+"""Readers of formats that ASE does not know."""
 
 
 def open_potential(
@@ -92,20 +94,47 @@ def relax_file(
 
 
 def read_structures(file: Path) -> list[Atoms]:
-    """Every structure of a file that ASE can read.
+    """Every structure of a file that ASE or the readers of `sluice ingest` can read; ASE keeps more of its own formats.
 
     Raises:
-        InputError: there is no such file, ASE cannot read it, or it holds no structure.
+        InputError: there is no such file, neither can read it, or it holds no structure.
     """
-    if not file.is_file():
+    from gnn.structures.readers import guess_reader
+
+    if not file.exists():
         raise InputError(f"there is no file {file}")
-    try:
-        structures = ase.io.read(file, index=":")
-    except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
-        raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
+    ours = guess_reader(file) in NOT_OF_ASE
+    structures = read_by_readers(file) if ours else read_by_ase(file)
     if not structures:
         raise InputError(f"{file} holds no structure")
-    return list(structures)
+    return structures
+
+
+def read_by_ase(file: Path) -> list[Atoms]:
+    """The structures of a file that ASE reads, with what ASE knows of them."""
+    from gnn.structures.readers.opening import plain_file
+
+    try:
+        with plain_file(file) as plain:
+            return list(ase.io.read(plain, index=":"))
+    except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
+        raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
+
+
+def read_by_readers(file: Path) -> list[Atoms]:
+    """The structures of a file in a format that ASE does not know; rows without one are an error."""
+    from gnn.structures.atoms import record_to_atoms
+    from gnn.structures.cards import structures_card
+    from gnn.structures.readers import Rejected, read_records
+
+    structures = []
+    for row, record in enumerate(read_records(file, structures_card("structures"))):
+        if isinstance(record, Rejected):
+            raise InputError(f"{file}, structure {row} cannot be read: {record.reason}; leave it out")
+        atoms = record_to_atoms(record)
+        atoms.calc, atoms.info = None, {"source_row": row}
+        structures.append(atoms)
+    return structures
 
 
 def frame(result: Relaxed) -> Atoms:

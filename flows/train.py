@@ -109,7 +109,10 @@ def tell(plan: Plan, finished: bool) -> None:
     """Say what was taken from the data, and whether there is anything left to do."""
     from flows.cli.output import say
 
-    for remark in plan.members[0].recipe.remarks:
+    graph_set = plan.data.graph_set
+    dropped = ", ".join(f"{n} {reason}" for reason, n in graph_set.dropped.items())
+    left_out = [f"left out of {graph_set.rows_in} rows: {dropped}"] if dropped else []
+    for remark in (*plan.members[0].recipe.remarks, *left_out, *graph_set.notes):
         say(remark)
     if finished:
         say("this very training is finished: nothing to do")

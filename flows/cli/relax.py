@@ -17,7 +17,7 @@ def relax(
         str,
         typer.Argument(help="Checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION, NAME, or foreign:NAME."),
     ],
-    file: Annotated[Path, typer.Argument(help="Structures, in any format that ASE reads.")],
+    file: Annotated[Path, typer.Argument(help="Structures, in any format that ASE or `sluice ingest` reads.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file to write.")],
     cell: Annotated[bool, typer.Option("--cell/--no-cell", help="Relax the cells of periodic structures too.")] = True,
     fmax: Annotated[

@@ -113,7 +113,10 @@ def describe(result: TrainResult) -> None:
     """A short summary and the table of errors."""
     name = f"models:/{result.model}/{result.model_version}" if result.model else "not registered"
     say(f"{result.epochs} epochs, {result.steps} steps, {result.wall_s:.0f} s; checkpoint {result.checkpoint} ({name})")
-    table("Errors", ["", *result.metrics], error_rows(result.metrics))
+    if result.metrics:
+        table("Errors", ["", *result.metrics], error_rows(result.metrics))
+    else:
+        say("no validation or test structures: nothing to measure errors on")
 
 
 def error_rows(metrics: dict[str, dict[str, Any]]) -> list[list[object]]:

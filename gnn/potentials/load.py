@@ -81,7 +81,12 @@ class CheckpointPotential:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Energy, forces, stress and the heads' properties; uncertainty of several members or of a last layer."""
+        """Energy, forces, stress and the heads' properties; uncertainty of several members or of a last layer.
+
+        Only the properties, where nothing else was trained.
+        """
+        if not self.manifest.knows_energies:
+            return frozenset(self.manifest.model.properties)
         spread = {"uncertainty"} if len(self.members) > 1 or self.last_layer is not None else set()
         slopes = {"forces", "stress"} if self.slopes else set()
         return frozenset({"energy", *slopes, *spread, *self.manifest.model.properties})

@@ -134,6 +134,9 @@ def check_provides(potential: Potential, settings: RelaxSettings) -> None:
     needed = {"energy", "forces", "stress"} if settings.cell else {"energy", "forces"}
     if missing := sorted(needed - potential.provides):
         what, way_out = (" cells", ", or relax without the cell") if settings.cell else ("", "")
+        if "energy" in missing:
+            only = ", ".join(sorted(potential.provides)) or "nothing"
+            raise InputError(f"the model was not trained on energies or forces (it predicts {only}): it cannot relax")
         raise InputError(
             f"the potential ({potential.theory}) gives no {' and no '.join(missing)}: it cannot relax{what}; "
             f"use another model{way_out}"

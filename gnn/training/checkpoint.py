@@ -88,6 +88,7 @@ class DataSummary(_Model):
     reference_sources: dict[str, dict[str, str]] = Field(default_factory=dict)
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
+    labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
 
 
 class CheckpointManifest(_Model):
@@ -110,6 +111,14 @@ class CheckpointManifest(_Model):
     producer: Producer
     sha256: str = Field(description="of model.safetensors")
     tensors: dict[str, TensorInfo]
+
+    @property
+    def knows_energies(self) -> bool:
+        """Whether its energies were ever trained, by energies or by their derivatives; else only its properties were.
+
+        Checkpoints that do not say what they were trained on count as trained.
+        """
+        return self.data.labels is None or not {"energy", "forces", "stress"}.isdisjoint(self.data.labels)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CheckpointManifest:
@@ -202,7 +211,16 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         reference_sources={t: {e: str(s) for e, s in r.source.items()} for t, r in graph_set.references.items()},
         energy_kinds=dict(graph_set.energy_kinds),
         elements=list(graph_set.elements),
+        labels=trained_labels(graph_set),
     )
+
+
+def trained_labels(graph_set: GraphSet) -> list[str]:
+    """What the training split has labels of."""
+    found = graph_set.statistics
+    derived = {"energy": found.energy_rms, "forces": found.force_rms, "stress": found.stress_rms}
+    properties = [name for name, statistics in found.properties.items() if statistics.n > 0]
+    return [name for name, value in derived.items() if value is not None] + properties
 
 
 def producer(code: str | None) -> Producer:

@@ -120,3 +120,16 @@ def test_a_frame_says_how_it_went(home: Home) -> None:
     assert done.info["converged"]
     assert done.info["fmax"] < 0.05
     assert "reason" not in done.info
+
+
+def test_what_ase_does_not_know_is_read_by_the_readers(tmp_path: Path) -> None:
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.io.cif import CifWriter
+
+    structure = AseAtomsAdaptor.get_structure(bulk("Al"))
+    (tmp_path / "a.json").write_text(json.dumps([structure.as_dict()] * 2))
+    (tmp_path / "a.csv").write_text('id,cif\n1,"{}"\n'.format(str(CifWriter(structure)).replace('"', '""')))
+    assert [len(read_structures(tmp_path / name)) for name in ("a.json", "a.csv")] == [2, 1]
+    (tmp_path / "a.csv").write_text("id,cif\n1,nothing\n")
+    with pytest.raises(InputError, match=r"a\.csv, structure 0 cannot be read"):
+        read_structures(tmp_path / "a.csv")

@@ -169,6 +169,12 @@ def test_the_card_lies_with_the_table(lake, record_of):
     assert set(lake.card("set").properties) == {"gap", "heat"}
 
 
+def test_a_theory_that_was_said_for_some_rows_is_not_remembered(lake, record_of):
+    for theory, remembered in (("pbe/x", "pbe/x"), ("pbe/x", "pbe/x"), ("lda/x", None), ("lda/x", None)):
+        lake.append("si", [record_of(1)], Card(name="si", theory=theory))
+        assert lake.card("si").theory == remembered
+
+
 def test_a_card_that_contradicts_the_table_is_refused(lake, record_of):
     lake.append("set", [record_of(0)], Card.model_validate({"name": "x", "properties": {"gap": {"unit": "eV"}}}))
     other = Card.model_validate({"name": "x", "properties": {"gap": {"unit": "meV"}}})

@@ -101,6 +101,7 @@ def test_a_potential_takes_compiled_members(make_checkpoint: Callable[..., Path]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_inductor_gives_the_same_numbers(model: Model, structures: list[Atoms]) -> None:
     mine = CompiledModel(model)
     for chosen in (structures, structures[:4]):

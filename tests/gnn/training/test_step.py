@@ -123,6 +123,7 @@ def test_the_configuration_chooses_the_step(model: Model, tiny_config: Callable[
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_compiled_training_learns_what_an_eager_one_does(
     copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path
 ) -> None:
