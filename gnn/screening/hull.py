@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
-MOST_DIAGRAMS, MOST_ENERGIES = 1 << 10, 1 << 16
+MOST_DIAGRAMS, MOST_ENERGIES = 1 << 8, 1 << 12
 """Hulls of chemical systems and energies of compositions that are remembered."""
 STABLE = 1e-8
 """eV/atom above the hull up to which an entry is on it."""
