@@ -39,7 +39,13 @@ class Wanted:
 
 
 def term_weight(term: TermConfig, progress: float, handover: tuple[float, float]) -> float:
-    """The weight of a term at `progress`, gliding from `weight` to `late_weight`."""
+    """The weight of a term at `progress`, gliding from `weight` to `late_weight`.
+
+    Raises:
+        ValueError: the weight of energies was left to the data, and nothing has asked them.
+    """
+    if term.weight is None:
+        raise ValueError("the energy's weight is open: fill it with gnn.training.energy_weights.with_energy_weights")
     if term.late_weight is None:
         return term.weight
     return term.weight + (term.late_weight - term.weight) * smoothstep(progress, *handover)

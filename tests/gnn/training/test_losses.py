@@ -158,6 +158,11 @@ def test_weights_glide_from_early_to_late() -> None:
     assert term_weight(TermConfig(weight=3.0), 0.9, (0.6, 0.8)) == 3.0
 
 
+def test_weights_that_were_left_to_the_data_are_not_guessed() -> None:
+    with pytest.raises(ValueError, match="weight is open"):
+        total_loss({"energy": torch.tensor(1.0)}, LossConfig(), 0.0)
+
+
 def test_total_is_the_weighted_sum() -> None:
     config = LossConfig.model_validate({"energy": {"weight": 2.0, "late_weight": 4.0}, "forces": {"weight": 3.0}})
     terms = {"energy": torch.tensor(1.0), "forces": torch.tensor(10.0), "property_gap": torch.tensor(0.5)}

@@ -19,6 +19,7 @@ from gnn.training.losses import Scales, Wanted
 from gnn.training.step import CompiledStep, EagerStep, Step, make_step
 
 BOTH = Wanted(forces=True, stress=True)
+WEIGHED = {"energy": {"weight": 1.0, "late_weight": 10.0}}
 
 
 def as_it_is(graph: Any) -> Any:
@@ -49,7 +50,7 @@ def assert_same_gradient(compiled: Step, eager: Step, model: Model, batch: Any) 
 def test_one_trace_serves_batches_of_all_sizes(
     model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
 ) -> None:
-    losses = tiny_config().losses
+    losses = tiny_config(losses=WEIGHED).losses
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
@@ -62,7 +63,7 @@ def test_one_trace_serves_batches_of_all_sizes(
 def test_the_check_leaves_gradients_as_they_were(
     model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
 ) -> None:
-    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    losses, batch = tiny_config(losses=WEIGHED).losses, next(copper.batches("train", 16))
     once = gradient(EagerStep(model, losses, Scales(), BOTH), model, batch)[1]
     compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
     compiled(batch, 0.7, None)  # on top of the gradient that is there
@@ -72,7 +73,7 @@ def test_the_check_leaves_gradients_as_they_were(
 
 
 def test_weights_that_have_changed_are_used(model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]) -> None:
-    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    losses, batch = tiny_config(losses=WEIGHED).losses, next(copper.batches("train", 16))
     compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
     compiled(batch, 0.7, None)
     with torch.no_grad():
@@ -84,7 +85,7 @@ def test_weights_that_have_changed_are_used(model: Model, copper: Any, tiny_conf
 def test_a_program_with_another_gradient_is_not_used(
     model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
 ) -> None:
-    losses, batch = tiny_config().losses, next(copper.batches("train", 16))
+    losses, batch = tiny_config(losses=WEIGHED).losses, next(copper.batches("train", 16))
     wrong = CompiledStep(
         model, losses, Scales(), BOTH, lambda graph: lambda *tensors: [1.1 * found for found in graph(*tensors)]
     )
@@ -100,7 +101,7 @@ def test_a_compiler_that_fails_gives_its_reason(
     def broken(graph: Any) -> Any:
         raise RuntimeError("no C++ compiler\nfound")
 
-    step = CompiledStep(model, tiny_config().losses, Scales(), BOTH, broken)
+    step = CompiledStep(model, tiny_config(losses=WEIGHED).losses, Scales(), BOTH, broken)
     with pytest.warns(CompileWarning, match="RuntimeError: no C\\+\\+ compiler found"):
         assert step(next(copper.batches("train", 16)), 0.0, None)
     assert not step.is_checked
@@ -109,7 +110,7 @@ def test_a_compiler_that_fails_gives_its_reason(
 def test_what_cannot_be_compiled_is_said_at_once(
     model: Model, tiny_config: Callable[..., TrainConfig], tiny_recipe: Callable[..., Any]
 ) -> None:
-    losses = tiny_config().losses
+    losses = tiny_config(losses=WEIGHED).losses
     with pytest.warns(CompileWarning, match="neither forces nor stresses"):
         CompiledStep(model, losses, Scales(), Wanted(forces=False, stress=False))
     tensor = build_model(tiny_recipe().model.model_copy(update={"family": "tensor"}))
