@@ -64,6 +64,13 @@ class Statistics(_Model):
     stress_rms: float | None
     properties: dict[str, PropertyStatistics] = Field(default_factory=dict)
 
+    @property
+    def labels(self) -> list[str]:
+        """What the training split has labels of: energy, forces, stress, names of properties."""
+        derived = {"energy": self.energy_rms, "forces": self.force_rms, "stress": self.stress_rms}
+        known = [name for name, value in derived.items() if value is not None]
+        return known + [name for name, found in self.properties.items() if found.n > 0]
+
 
 class LakeInput(_Model):
     """A data set that went in: table version, content digest, licence."""

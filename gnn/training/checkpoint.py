@@ -211,16 +211,8 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         reference_sources={t: {e: str(s) for e, s in r.source.items()} for t, r in graph_set.references.items()},
         energy_kinds=dict(graph_set.energy_kinds),
         elements=list(graph_set.elements),
-        labels=trained_labels(graph_set),
+        labels=graph_set.statistics.labels,
     )
-
-
-def trained_labels(graph_set: GraphSet) -> list[str]:
-    """What the training split has labels of."""
-    found = graph_set.statistics
-    derived = {"energy": found.energy_rms, "forces": found.force_rms, "stress": found.stress_rms}
-    properties = [name for name, statistics in found.properties.items() if statistics.n > 0]
-    return [name for name, value in derived.items() if value is not None] + properties
 
 
 def producer(code: str | None) -> Producer:

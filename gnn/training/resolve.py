@@ -119,7 +119,7 @@ def remarks_on(
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
         f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
         *begun,
-        f"labels: {', '.join(labels_of(graph_set)) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
+        f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
         f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
         f"{batches}{_processes(config)}; {config.optimiser.kind}",
     )
@@ -236,11 +236,3 @@ def batch_atoms(config: TrainConfig, graph_set: GraphSet) -> tuple[int, str]:
     structures = min(max(statistics.n_structures // STRUCTURES_A_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
     atoms = max(round(structures * mean), FEWEST_ATOMS)
     return atoms, f"batches of up to {atoms} atoms, about {max(1, round(atoms / max(mean, 1)))} structures"
-
-
-def labels_of(graph_set: GraphSet) -> list[str]:
-    """Targets that the training split has labels for."""
-    statistics = graph_set.statistics
-    scalars = {"energy": statistics.energy_rms, "forces": statistics.force_rms, "stress": statistics.stress_rms}
-    named = [name for name, value in scalars.items() if value is not None]
-    return named + [name for name, found in statistics.properties.items() if found.n > 0]
