@@ -79,9 +79,10 @@ def compiled(model: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            self.program = EnergyProgram(model)
+            self.program: EnergyProgram | None = None
 
         def predict(self, batch: Any, stress: bool, training: bool) -> Any:
+            self.program = self.program or EnergyProgram(self.model)  # of the weights where they have been moved to
             with set_grad_enabled(training):
                 found = filled(batch, self.model.config.cutoff)
                 return self.program.predict(batch, found, forces=True, stress=stress)

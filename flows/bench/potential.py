@@ -2,6 +2,7 @@
 
 Every model is a process of its own with one thread on one core, all with the same allocator settings. They are measured
 in turn, A B C, A B C, …; figures are medians over rounds of CPU seconds (user + system), ratios are those of a round.
+On a GPU every step is waited for and wall seconds count.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,8 @@ from gnn.errors import InputError, SluiceError
 TASKS = ("train", "infer")
 SIZES: dict[str, tuple[int, int]] = {"3bpa": (8, 32), "si": (4, 8)}
 """Structures a training batch and an inference batch, by set."""
+GPU_SIZES: dict[str, tuple[int, int]] = {"3bpa": (32, 128), "si": (16, 64)}
+"""The same on a GPU, which smaller ones would not fill."""
 TRAIN_BATCHES = 3
 TABULATED = "-tabulated"
 """Ending of a model of ours whose radial functions are tables: work that is avoided, listed apart."""
@@ -55,7 +59,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and for how long. `core`: the core that all run on; None leaves it to the system."""
+    """What is measured, where, and for how long. `core`: the core that all run on; None leaves it to the system."""
 
     data: Path
     peers_home: Path
@@ -66,17 +70,23 @@ class Settings:
     cutoff: float = 5.0
     seed: int = 0
     core: int | None = None
+    device: str = "cpu"
+
+    @property
+    def clock(self) -> str:
+        """Which seconds of a worker count."""
+        return "cpu_s" if self.device == "cpu" else "wall_s"
 
 
 @dataclass
 class Measured:
-    """What one contender gave on one set: CPU seconds of a step by task, one entry a round, and its memory in MB."""
+    """What one contender gave on one set: seconds of a step by task, one entry a round, and its memory in MB."""
 
     version: str
     parameters: int
     import_mb: float
     peak_mb: float = 0.0
-    cpu_s: dict[str, list[float]] = field(default_factory=lambda: {task: [] for task in TASKS})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {task: [] for task in TASKS})
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -89,13 +99,17 @@ class SetResult:
     measured: dict[str, Measured]
 
 
-def default_contenders(compiled: bool = False) -> tuple[Contender, ...]:
-    """Our families that there are, then every peer's models; `compiled` adds those that are compiled first."""
+def default_contenders(compiled: bool = False, device: str = "cpu") -> tuple[Contender, ...]:
+    """Our families that there are, then every peer's models; `compiled` adds those that are compiled first.
+
+    On a GPU the peers' models for GPUs come too.
+    """
     from gnn.models.network import FAMILIES
 
     own = [*OWN_MODELS, *([TENSOR] if "tensor" in FAMILIES else [])]
     own += [f"{model}{TABULATED}" for model in own] + [f"{model}{COMPILED}" for model in OWN_MODELS if compiled]
-    peers = [Contender(peer.name, model) for peer in PEERS.values() for model in peer.speed]
+    on_gpu = device != "cpu"
+    peers = [Contender(p.name, model) for p in PEERS.values() for model in (*p.speed, *(p.on_gpu if on_gpu else ()))]
     extra = [Contender("nequip", f"S{COMPILED}")] if compiled else []
     return (*(Contender(OWN, model) for model in own), *peers, *extra)
 
@@ -140,15 +154,16 @@ def check(settings: Settings) -> None:
 def measure_set(settings: Settings, name: str, contenders: Sequence[Contender]) -> SetResult:
     """All contenders on one set, in turn."""
     frames = frames_of(read_graphs(settings.data, name, settings.cutoff))
-    batches = batches_of(name, len(frames))
+    batches = batches_of(name, len(frames), settings.device)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch, ExitStack() as stack:
         path = save_frames(Path(scratch) / "frames.npz", frames)
-        request = {"frames": str(path), "cutoff": settings.cutoff, "seed": settings.seed, "core": settings.core}
+        request = {name: getattr(settings, name) for name in ("cutoff", "seed", "core", "device")}
+        request["frames"] = str(path)
         workers = {c.name: stack.enter_context(worker(c.package, settings.peers_home)) for c in contenders}
-        measured = {c.name: opened(workers[c.name], c, request | batches) for c in contenders}
+        measured = opened_together(workers, contenders, request | batches)
         time_in_turn(contenders, workers, measured, settings)
         for c in contenders:
-            if c.package == OWN and not c.model.endswith(COMPILED):
+            if c.package == OWN and not c.model.endswith(COMPILED) and settings.device == "cpu":
                 measured[c.name].floors = floors_of(workers[c.name], c)
     return SetResult(name, {task: mean_atoms(frames, batches[task]) for task in TASKS}, measured)
 
@@ -162,15 +177,24 @@ def floors_of(own: Worker, contender: Contender) -> dict[str, dict[str, float]]:
         return {}
 
 
-def batches_of(name: str, n_frames: int) -> dict[str, list[list[int]]]:
+def batches_of(name: str, n_frames: int, device: str = "cpu") -> dict[str, list[list[int]]]:
     """Indices of the training batches and of the inference batch of a set."""
-    train, infer = SIZES[name]
+    train, infer = (SIZES if device == "cpu" else GPU_SIZES)[name]
     return {"train": spread_batches(n_frames, train, TRAIN_BATCHES), "infer": spread_batches(n_frames, infer, 1)}
 
 
 def mean_atoms(frames: Sequence[Frame], batches: Sequence[Sequence[int]]) -> float:
     """Atoms a batch."""
     return sum(frames[k].n_atoms for batch in batches for k in batch) / len(batches)
+
+
+def opened_together(
+    workers: dict[str, Worker], contenders: Sequence[Contender], request: dict[str, Any]
+) -> dict[str, Measured]:
+    """Build and warm up all models, as many at a time as there are cores: compiling takes minutes."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = pool.map(lambda c: opened(workers[c.name], c, request), contenders)
+        return {c.name: measured for c, measured in zip(contenders, found, strict=True)}
 
 
 def opened(own: Worker, contender: Contender, request: dict[str, Any]) -> Measured:
@@ -190,7 +214,7 @@ def time_in_turn(
         own = measured[contender.name]
         for task in contender.tasks:
             found = workers[contender.name].ask(do="time", task=task, seconds=settings.seconds, least=2)
-            own.cpu_s[task].append(median(found["cpu_s"]))
+            own.seconds[task].append(median(found[settings.clock]))
             own.peak_mb = found["peak_mb"]
 
     in_turn(contenders, settings.rounds, one)

@@ -97,6 +97,9 @@ def potential(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in turn.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.0, help="Least CPU seconds of each task in a round.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Ours and NequIP compiled too: some minutes.")] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu (one core), or cuda, where MACE with cuEquivariance is one more.")
+    ] = "cpu",
     peers_home: PeersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,19 +107,22 @@ def potential(
     from flows.bench import potential as bench
     from flows.bench.potential_tables import table_of
     from flows.bench.table import own_versions
+    from gnn.models.device import device_of
 
     settings = bench.Settings(
         data=data,
         peers_home=peers_folder(peers_home),
         sets=tuple(sets or ("3bpa", "si")),
-        contenders=tuple(map(bench.parse_contender, model or [])) or bench.default_contenders(compiled),
+        contenders=tuple(map(bench.parse_contender, model or [])) or bench.default_contenders(compiled, device),
         rounds=rounds,
         seconds=seconds,
         core=bench.last_core(),
+        device=device_of(device).type,
     )
     bench.check(settings)
     extra = [f"--set {name}" for name in sets or []] + [f"--model {name}" for name in model or []]
     extra += ["--compiled"] if compiled else []
+    extra += [f"--device {device}"] if device != "cpu" else []
     command = " ".join(["sluice bench potential --data DATA", f"--rounds {rounds} --seconds {seconds:g}", *extra])
     began = own_versions()
     show(table_of(bench.run(settings), settings, command, began), as_json, print_table)

@@ -148,6 +148,12 @@ def _inductor(graph: torch.fx.GraphModule) -> Program:
     return compiled
 
 
+def recording(graph: torch.fx.GraphModule) -> Program:
+    """A compiler whose programs record their kernels on a GPU, once for each size of batch, and replay them."""
+    compiled: Program = torch.compile(graph, dynamic=True, mode="reduce-overhead")
+    return compiled
+
+
 def reason_of(error: Exception) -> str:
     """What a compiler raised, as the reason why a network is used as it is."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

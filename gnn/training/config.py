@@ -146,6 +146,11 @@ class TrainConfig(_Section):
         description="energies and slopes as one compiled program: faster steps after a minute of compiling, which the "
         "budget pays for; a resumed run is then the same to rounding, not bit for bit",
     )
+    replay: bool = Field(
+        default=False,
+        description="on a GPU, compiled steps are recorded for each size of batch and replayed: faster where batches "
+        "have few sizes, as those of one molecule, and a waste of memory where they have many",
+    )
     devices: int = Field(
         default=1, ge=1, description="processes that share every step, one a GPU; each takes batches of batch.max_atoms"
     )
@@ -159,6 +164,12 @@ class TrainConfig(_Section):
     def _one_budget(self) -> TrainConfig:
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs and minutes are both given; give one budget")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_replayed_is_compiled(self) -> TrainConfig:
+        if self.replay and not self.compile:
+            raise ValueError("replay = true needs compile = true")
         return self
 
     @model_validator(mode="after")

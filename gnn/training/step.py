@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnn.graphs.batch import Batch
 from gnn.models.model import Model, Prediction
-from gnn.models.program import FAMILIES, Compiler, CompileWarning, EnergyProgram, filled, reason_of
+from gnn.models.program import FAMILIES, Compiler, CompileWarning, EnergyProgram, filled, reason_of, recording
 from gnn.training.config import LossConfig, TrainConfig
 from gnn.training.losses import Scales, Wanted, loss_terms, total_loss
 from gnn.training.parallel import gradients
@@ -124,5 +124,6 @@ class CompiledStep:
 
 def make_step(model: Model, config: TrainConfig, scales: Scales, wanted: Wanted) -> Step:
     """The step that a configuration asks for."""
-    kind = CompiledStep if config.compile else EagerStep
-    return kind(model, config.losses, scales, wanted)
+    if not config.compile:
+        return EagerStep(model, config.losses, scales, wanted)
+    return CompiledStep(model, config.losses, scales, wanted, recording if config.replay else None)

@@ -58,11 +58,16 @@ def test_tables_of_rates_ratios_and_floor(result: SetResult, tmp_path: Path) -> 
     page = table_of([result], Settings(tmp_path, tmp_path), "command")
     speeds, pairs, floors = page.parts
     own, tabulated, mace = speeds.rows
-    assert own == ["sluice ace_64_L0", 100, pytest.approx(150), pytest.approx(1440), "8.00 (8.00 to 8.00)",
-                   pytest.approx(100), pytest.approx(8640), "8.00 (7.00 to 9.00)", 500.0]  # fmt: skip
-    assert tabulated[2:5] == [None, None, None]
-    assert tabulated[7] == "16.00 (14.00 to 18.00)"
-    assert mace[4] == "1.00 (1.00 to 1.00)"
+    train = [pytest.approx(150), pytest.approx(1440), pytest.approx(694.4, abs=0.1), "8.00 (8.00 to 8.00)"]
+    infer = [pytest.approx(100), pytest.approx(8640), pytest.approx(115.7, abs=0.1), "8.00 (7.00 to 9.00)"]
+    assert own == ["sluice ace_64_L0", 100, *train, *infer, 500.0]
+    assert tabulated[2:6] == [None, None, None, None]
+    assert tabulated[9] == "16.00 (14.00 to 18.00)"
+    assert mace[5] == "1.00 (1.00 to 1.00)"
+    assert [column.name for column in speeds.columns if "atoms /" in column.name] == [
+        "train, atoms / CPU s",
+        "infer, atoms / CPU s",
+    ]
     assert pairs.rows[0][1:] == ["sluice ace_64_L0", "mace 64_L0", "8.00 (8.00 to 8.00)", "8.00 (7.00 to 9.00)", 0.5]
     assert pairs.rows[1][3] is None
     assert floors.rows[0][7] == pytest.approx(3.0)
@@ -99,6 +104,17 @@ def test_batches_are_of_the_size_of_the_set() -> None:
     found = batches_of("3bpa", 500)
     assert [len(batch) for batch in found["train"]] == [8, 8, 8]
     assert [len(batch) for batch in found["infer"]] == [32]
+    assert [len(batch) for batch in batches_of("3bpa", 500, "cuda")["infer"]] == [128]
+
+
+def test_on_a_gpu_wall_time_counts_and_more_peers_come(tmp_path: Path) -> None:
+    assert Settings(tmp_path, tmp_path).clock == "cpu_s"
+    assert Settings(tmp_path, tmp_path, device="cuda").clock == "wall_s"
+    names = {contender.name for contender in potential.default_contenders(device="cuda")}
+    assert names - {contender.name for contender in potential.default_contenders()} == {
+        "mace 64_L0-cueq",
+        "mace 64_L1-cueq",
+    }
 
 
 @pytest.fixture

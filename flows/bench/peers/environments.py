@@ -22,7 +22,8 @@ DONE_LINES = 12
 class Peer:
     """A package that is measured beside ours: its pinned requirement, its worker, and its sizes.
 
-    `sizes` are tried in time-to-accuracy, the best of them counts; `speed` are those of the table of speeds.
+    `sizes` are tried in time-to-accuracy, the best of them counts; `speed` are those of the table of speeds, `on_gpu`
+    those that it has on a GPU beside them.
     """
 
     name: str
@@ -31,12 +32,21 @@ class Peer:
     worker: str
     speed: tuple[str, ...]
     sizes: tuple[str, ...] = ()
+    on_gpu: tuple[str, ...] = ()
 
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("mace", "MACE", "mace-torch==0.3.16", "mace", ("64_L0", "64_L1"), ("64_L0", "32_L0", "64_L1")),
+        Peer(
+            "mace",
+            "MACE",
+            "mace-torch==0.3.16",
+            "mace",
+            ("64_L0", "64_L1"),
+            ("64_L0", "32_L0", "64_L1"),
+            ("64_L0-cueq", "64_L1-cueq"),
+        ),
         Peer("nequip", "NequIP", "nequip==0.19.1", "nequip", ("S",), ("S", "l1_32", "l2_32")),
         Peer("torchmd", "TensorNet", "torchmd-net==3.1.0", "torchmd", ("tn2_64",), ("tn2_64", "tn1_64", "tn2_128")),
         Peer("schnetpack", "PaiNN", "schnetpack==2.0.4", "schnetpack", ("painn_64",)),

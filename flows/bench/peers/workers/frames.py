@@ -110,6 +110,10 @@ class Targets:
     forces: torch.Tensor
     n_atoms: torch.Tensor
 
+    def to(self, device: str) -> Targets:
+        """The same on `device`."""
+        return Targets(self.energy.to(device), self.forces.to(device), self.n_atoms.to(device))
+
 
 def targets_of(frames: Sequence[Frame]) -> Targets:
     """The labels of frames put together."""

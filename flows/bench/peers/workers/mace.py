@@ -1,4 +1,7 @@
-"""MACE (mace-torch). Models: CHANNELS_Ll, two layers, correlation 3, harmonics to l = 3, as `64_L0`."""
+"""MACE (mace-torch). Models: CHANNELS_Ll, two layers, correlation 3, harmonics to l = 3, as `64_L0`.
+
+`-cueq` after one has its products done by cuEquivariance, on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 from .fitting import LAST_PART, Recipe
 from .frames import Frame, elements_of, force_rms, mean_neighbours
 from .session import serve
+
+CUEQ = "-cueq"
 
 
 class Mace:
@@ -27,7 +32,7 @@ class Mace:
         from mace.tools import AtomicNumberTable
 
         torch.manual_seed(seed)
-        channels, degree = model.split("_L")
+        channels, degree = model.removesuffix(CUEQ).split("_L")
         elements = elements_of(frames)
         self.table, self.cutoff = AtomicNumberTable(elements), cutoff
         module = modules.ScaleShiftMACE(
@@ -49,7 +54,7 @@ class Mace:
             atomic_inter_scale=force_rms(frames),
             atomic_inter_shift=0.0,
         )
-        return module.float()
+        return with_cueq(module) if model.endswith(CUEQ) else module.float()
 
     def prepared(self, frame: Frame) -> Any:
         """The package's AtomicData, graph included."""
@@ -90,6 +95,15 @@ class Mace:
             clip=10.0,
             ema=0.99,
         )
+
+
+def with_cueq(module: Any) -> Any:
+    """The module with the layers of cuEquivariance, on the GPU, float32."""
+    import torch
+    from mace.cli.convert_e3nn_cueq import run
+
+    torch.set_default_dtype(torch.float32)
+    return run(module.float().to("cuda"), device="cuda", return_model=True)
 
 
 if __name__ == "__main__":

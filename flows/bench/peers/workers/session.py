@@ -53,13 +53,21 @@ class Trainable(Adapter, Protocol):
 
 @dataclass
 class Bench:
-    """An opened model with its batches; `steps` counts what was run of each kind."""
+    """An opened model with its batches on a device; `steps` counts what was run of each kind."""
 
     adapter: Adapter
     module: Any
     batches: dict[str, list[tuple[Any, Targets]]]
     optimiser: Any
     steps: dict[str, int]
+    device: str = "cpu"
+
+    def finish(self) -> None:
+        """Wait until a GPU has done what it was given."""
+        if self.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize(self.device)
 
     def step(self, task: str) -> None:
         """One training step (forward, forces, loss, backward, update) or one inference (energies and forces)."""
@@ -84,25 +92,37 @@ def opened(adapter: Adapter, request: dict[str, Any]) -> Bench:
     import torch
 
     frames = load_frames(Path(request["frames"]))
-    module = adapter.build(request["model"], frames, request["cutoff"], request["seed"])
+    device = request.get("device", "cpu")
+    module = moved(adapter.build(request["model"], frames, request["cutoff"], request["seed"]), device)
     batches = {
         task: [
-            (adapter.collate([adapter.prepared(frames[k]) for k in chosen]), targets_of([frames[k] for k in chosen]))
+            (
+                moved(adapter.collate([adapter.prepared(frames[k]) for k in chosen]), device),
+                targets_of([frames[k] for k in chosen]).to(device),
+            )
             for chosen in request[task]
         ]
         for task in ("train", "infer")
     }
     optimiser = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=1e-5)
-    return Bench(adapter, module, batches, optimiser, {"train": 0, "infer": 0})
+    return Bench(adapter, module, batches, optimiser, {"train": 0, "infer": 0}, device)
+
+
+def moved(value: Any, device: str) -> Any:
+    """A module or a package's batch on `device`; what holds no tensors stays as it is."""
+    if isinstance(value, dict):
+        return {name: moved(item, device) for name, item in value.items()}
+    return value.to(device) if hasattr(value, "to") else value
 
 
 def timed(bench: Bench, task: str, seconds: float, least: int) -> dict[str, list[float]]:
-    """CPU and wall seconds of single steps, for at least `seconds` of CPU and `least` steps."""
+    """CPU and wall seconds of single steps, each waited for, for at least `seconds` of CPU and `least` steps."""
     cpu: list[float] = []
     wall: list[float] = []
     while len(cpu) < least or sum(cpu) < seconds:
         started, began = time.process_time(), time.perf_counter()
         bench.step(task)
+        bench.finish()
         cpu.append(time.process_time() - started)
         wall.append(time.perf_counter() - began)
     return {"cpu_s": cpu, "wall_s": wall}
@@ -119,8 +139,17 @@ def n_weights(module: Any) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far, MB; getrusage's would start from the parent's on Linux."""
+def peak_mb(device: str = "cpu") -> float:
+    """Largest memory so far, MB: of a GPU what tensors took, else of this process what was resident."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resident_mb()
+
+
+def resident_mb() -> float:
+    """Largest resident memory of this process; getrusage's would start from the parent's on Linux."""
     status = Path("/proc/self/status")
     if status.is_file():
         lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
@@ -147,9 +176,10 @@ class Session:
         if self.bench is None:
             raise RuntimeError(f"{kind} was asked before open")
         if kind == "time":
-            return timed(self.bench, request["task"], request["seconds"], request["least"]) | {"peak_mb": peak_mb()}
-        found: dict[str, Any] = self.more[kind](self.bench, request)
-        return found
+            found = timed(self.bench, request["task"], request["seconds"], request["least"])
+            return {**found, "peak_mb": peak_mb(self.bench.device)}
+        answer: dict[str, Any] = self.more[kind](self.bench, request)
+        return answer
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Build a model, warm it up, and say what it is."""
