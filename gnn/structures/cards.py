@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gnn.errors import InputError
 from gnn.structures.properties import PropertySpec
-from gnn.structures.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS, VOIGT_ORDERS
+from gnn.structures.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS, VOIGT_ORDERS, voigt_order
 
 SCHEMA_VERSION = 1
 AUTO = "auto"
@@ -63,7 +63,13 @@ class StressRule(_Model):
     """How six or nine numbers of a stress are to be understood."""
 
     sign: Literal["tension", "compression"] | None = Field(default=None, description="what a positive diagonal means")
-    order: Literal["ase", "vasp"] = Field(default="ase", description=f"order of six components: {VOIGT_ORDERS}")
+    order: str = Field(default="ase", description=f"order of six components, by name or written out: {VOIGT_ORDERS}")
+
+    @field_validator("order")
+    @classmethod
+    def _known_order(cls, value: str) -> str:
+        voigt_order(value)
+        return value
 
 
 class Columns(_Model):

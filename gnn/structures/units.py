@@ -33,6 +33,18 @@ VOIGT_ORDERS: dict[str, tuple[str, ...]] = {
 }
 
 
+def voigt_order(text: str) -> tuple[str, ...]:
+    """The six components that `text` names: `ase`, `vasp`, or themselves, as `xx yy zz xy xz yz`.
+
+    Raises:
+        ValueError: it names no order.
+    """
+    named = VOIGT_ORDERS.get(text, tuple(text.split()))
+    if sorted(named) != sorted(VOIGT_ORDERS["ase"]):
+        raise ValueError(f"unknown order {text!r}; write ase, vasp, or the six components, as 'xx yy zz xy xz yz'")
+    return named
+
+
 def reorder_voigt(stress: Floats, order: tuple[str, ...]) -> Floats:
     """Six components given in `order`, as xx yy zz yz xz xy. Shapes: (6,) -> (6,)."""
     return np.array([stress[order.index(name)] for name in VOIGT_ORDERS["ase"]])

@@ -18,10 +18,10 @@ from gnn.structures.units import (
     ENERGY_UNITS,
     LENGTH_UNITS,
     STRESS_UNITS,
-    VOIGT_ORDERS,
     reorder_voigt,
     stress_from_virial,
     voigt_from_matrix,
+    voigt_order,
 )  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -331,7 +331,7 @@ def _per_atom(value: Any, n: int) -> Floats | None:
 
 def _voigt(array: Floats, order: str, key: str) -> Floats:
     if array.size == 6:
-        return reorder_voigt(array.ravel(), VOIGT_ORDERS[order])
+        return reorder_voigt(array.ravel(), voigt_order(order))
     return voigt_from_matrix(_matrix(array, key))
 
 

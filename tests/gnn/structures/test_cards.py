@@ -85,7 +85,8 @@ def test_file_tables_change_the_rules_of_their_files_only(shipped):
     assert (plain.energy_is, plain.rows, plain.columns.structure) == ("total", None, "structure")
     assert (nickel.energy_is, nickel.rows, nickel.columns.structure) == ("per_atom", (0, 263), "atoms")
     assert card.rules_for(Path("/data/mlearn/Cu/id_prop.json")).rows == (0, 262)
-    assert nickel.units == plain.units and nickel.stress == plain.stress
+    assert nickel.units == plain.units and nickel.stress.sign == plain.stress.sign == "compression"
+    assert (plain.stress.order, nickel.stress.order) == ("vasp", "xx yy zz xy xz yz")
 
 
 def test_a_wrong_file_table_is_named(tmp_path):

@@ -21,6 +21,7 @@ from gnn.structures.units import (
     reorder_voigt,
     stress_from_virial,
     voigt_from_matrix,
+    voigt_order,
 )
 
 six = arrays(float, 6, elements=st.floats(-10, 10))
@@ -36,6 +37,14 @@ def test_vasp_order(stress):
     xx, yy, zz, xy, yz, xz = stress
     assert reorder_voigt(stress, VOIGT_ORDERS["vasp"]).tolist() == [xx, yy, zz, yz, xz, xy]
     assert reorder_voigt(stress, VOIGT_ORDERS["ase"]).tolist() == stress.tolist()
+
+
+def test_an_order_is_a_name_or_the_six_components():
+    assert voigt_order("vasp") == VOIGT_ORDERS["vasp"]
+    assert voigt_order("xx yy zz xy xz yz") == ("xx", "yy", "zz", "xy", "xz", "yz")
+    for wrong in ("espresso", "xx yy zz xy xz", "xx yy zz xy xz xz"):
+        with pytest.raises(ValueError, match="unknown order"):
+            voigt_order(wrong)
 
 
 def test_kilobar_and_gigapascal():

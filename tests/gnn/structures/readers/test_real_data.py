@@ -20,6 +20,7 @@ from gnn.structures.checks import flags_of, reject_reason
 from gnn.structures.readers import Rejected, read_records
 from gnn.structures.readers.cif import _by_pymatgen, _plain
 from gnn.structures.record import label_hash
+from gnn.structures.units import voigt_from_matrix
 
 pytestmark = pytest.mark.data
 KBAR = 1602.1766208
@@ -92,7 +93,7 @@ def test_pymatgen_json_against_pymatgen(read, real_data):
         structure = Structure.from_dict(entry["structure"])
         assert np.allclose(record.positions, structure.cart_coords)
         assert record.energy == entry["outputs"]["energy"]
-        xx, yy, zz, xy, yz, xz = entry["outputs"]["virial_stress"]
+        xx, yy, zz, xy, xz, yz = entry["outputs"]["virial_stress"]  # yz and xz are exchanged in this element
         assert np.allclose(record.stress, -np.array([xx, yy, zz, yz, xz, xy]) / KBAR)
         assert record.config_type == entry["group"]
 
@@ -106,6 +107,20 @@ def test_stress_of_mlearn_is_the_derivative_of_its_energy(read):
     inner = slice(1, -1)
     assert np.corrcoef(derivative[inner], stress[inner])[0, 1] > 0.99
     assert np.allclose(derivative[inner], stress[inner], atol=0.25 * np.abs(stress).max())
+
+
+@pytest.mark.parametrize("file", ["Li/training", "Si/training", "Mo/training", "Ni/id_prop", "Cu/id_prop", "Cu/test"])
+def test_sheared_cells_of_mlearn_are_stressed_in_the_same_components(read, file):
+    """A cubic crystal answers the shear of a plane with a stress in that plane: no two components are exchanged."""
+    strains, stresses = [], []
+    for record in read(f"mlearn/{file}.json.gz", card="mlearn"):
+        strain = voigt_from_matrix(record.cell / np.cbrt(abs(np.linalg.det(record.cell))) - np.eye(3))
+        if record.pbc.all() and np.abs(strain[3:]).max() > 0.01 and np.abs(strain).max() < 0.2:
+            strains.append(strain[3:])
+            stresses.append(record.stress[3:])
+    correlation = np.corrcoef(np.array(strains).T, np.array(stresses).T)[:3, 3:]
+    assert len(strains) >= 4
+    assert (np.diag(correlation) > 0.95).all()
 
 
 @pytest.mark.parametrize(("element", "train", "total"), [("Ni", 263, 325), ("Cu", 262, 324)])
