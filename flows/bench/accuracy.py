@@ -43,7 +43,7 @@ class Goal(BaseModel):
 
 
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, and its goals."""
+    """A task, how it is trained, with which seeds, and its goals; `note`: what else a reader of the figures must know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +52,7 @@ class Case(BaseModel):
     seeds: tuple[int, ...]
     changes: dict[str, Any]
     goals: tuple[Goal, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         if name in known
         for goal in known[name].goals
     ]
-    titles = [f"{name}: {task_named(case.task).title}." for name, case in known.items()]
+    titles = [f"{name}: {task_named(case.task).title}. {case.note}".strip() for name, case in known.items()]
     part = Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)
     seeds = sorted({record["key"]["seed"] for record in records})
     notes = ["Errors on what was not trained on; the deviation is that of the seeds."]
