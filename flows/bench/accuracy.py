@@ -43,7 +43,7 @@ class Goal(BaseModel):
 
 
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, and its goals; `note`: what else a reader of the figures must know."""
+    """A task, how it is trained, with which seeds, and its goals; `note`: what else a reader must know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
