@@ -23,6 +23,7 @@ from gnn.structures.checks import is_unlabelled
 from gnn.structures.readers import Rejected, read_whole
 from gnn.structures.readers.sources import expand, source_name
 from gnn.structures.record import Record
+from gnn.structures.shear import ShearedCells
 
 GROUP_FILES = 200
 SHOWN_ERRORS = 3
@@ -76,13 +77,17 @@ class _Reading:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         for path in self.paths:
-            name = source_name(path)
+            name, sheared = source_name(path), ShearedCells()
             try:
                 for record in read_whole(path, self.card, partial(self._remark, name)):
                     self._note(name, record)
+                    if isinstance(record, Record):
+                        sheared.note(record)
                     yield record
             except InputError as error:
                 self.errors[name] = str(error)
+            if (wrong := sheared.remark()) is not None:
+                self._remark(name, wrong)
 
     def _remark(self, name: str, text: str) -> None:
         if (remark := f"{name}: {text}") not in self.remarks:
