@@ -31,9 +31,10 @@ check: env
 test: check
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not long and not browser and not dft and not faults"
 
-# what is timed, killed or drawn has the machine to itself
+# what starts no servers runs on all cores; what is timed, killed or drawn has the machine to itself
 test-all: test
-	$(BIN)/pytest -m "long or browser or dft or faults"
+	$(BIN)/pytest -n $(JOBS) -m "long and not server"
+	$(BIN)/pytest -m "(long and server) or browser or dft or faults"
 
 # Known weaknesses of what is installed (asks the vulnerability database of PyPI), and its bill of materials. In an
 # environment of their own: what looks at the dependencies must not change them.

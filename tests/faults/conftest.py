@@ -461,9 +461,9 @@ def free_port() -> Callable[[], int]:
     return find_port
 
 
-@pytest.fixture
-def cells(tmp_path: Path) -> Path:
-    """A file of three hundred labelled cells."""
-    path = tmp_path / "cells.xyz"
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of three hundred labelled cells, which nobody changes."""
+    path = tmp_path_factory.mktemp("cells") / "cells.xyz"
     write(path, labelled_cells(300), format="extxyz")
     return path

@@ -13,6 +13,7 @@ from ase.build import bulk, make_supercell, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from springs import Springs
 
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
@@ -330,53 +331,36 @@ def test_a_hundred_thousand_atoms(build: Builder) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["molecule", "crystal"])
-def test_energy_is_conserved_for_ten_picoseconds(build: Builder, name: str) -> None:
-    atoms = molecule("CH3CH2OH") if name == "molecule" else bulk("Cu", cubic=True)
-    model = build(zbl=True, hidden_l_max=1, cutoff=3.5)
-    _fit_springs(model, atoms)
-    drift = _nve_drift(model, atoms, temperature=300.0, step=0.5 * units.fs, n_steps=20_000)
-    assert drift < 1e-3
+@pytest.mark.timeout(1800)
+def test_energy_is_conserved_for_ten_picoseconds(build: Builder) -> None:
+    """A molecule and a crystal move in the field of a network and of springs, which keep them together.
+
+    In a network alone, its weights at random or from a short training, the molecule finds a hole to fall into. Core
+    repulsion stays out: its wall begins at the lengths of bonds, and to vibrate against it takes much shorter steps.
+    """
+    springs, n_steps = Springs([tritiated(molecule("CH3CH2OH")), bulk("Cu", cubic=True)]), 8_000
+    model = pushing(build, springs).requires_grad_(False)
+    energies, heat, stretch = torch.zeros(n_steps, 2).double(), torch.zeros(2).double(), 0.0
+    course = springs.moving(springs.beside(model), 600.0, 1.25 * units.fs, n_steps, seed=1)
+    for n, (positions, potential, kinetic) in enumerate(course):
+        energies[n] = (potential + kinetic) / springs.rest.n_atoms
+        heat += kinetic / (1.5 * units.kB * springs.rest.n_atoms) / n_steps
+        stretch = max(stretch, springs.stretch(positions))
+    drift = energies[-n_steps // 10 :].mean(0) - energies[: n_steps // 10].mean(0)
+    assert (heat > 200).all()
+    assert stretch < 1.0
+    assert (drift.abs() < 1e-3).all()
 
 
-def _fit_springs(model: Model, atoms: Atoms, steps: int = 150) -> None:
-    """Teach the model that atoms are bound near where they are: forces of springs between neighbours."""
-    rng = np.random.default_rng(0)
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    rest = batch_of_atoms([atoms], 3.5, dtype=torch.float64)
-    for _ in range(steps):
-        shift = rng.normal(scale=0.08, size=atoms.positions.shape)
-        moved = atoms.copy()
-        moved.positions += shift
-        frame = batch_of_atoms([moved], 3.5, dtype=torch.float64)
-        target = torch.tensor(-8.0 * (shift - shift.mean(0)))
-        loss = (model.predict(frame, stress=False, training=True).forces - target).square().mean()
-        loss = loss + model.predict(rest, stress=False, training=True).forces.square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+def tritiated(atoms: Atoms) -> Atoms:
+    """With the heaviest hydrogen: 1.25 fs resolve its vibrations as 0.7 fs do those of the lightest."""
+    atoms.set_masses(np.where(atoms.numbers == 1, 3.016, atoms.get_masses()))
+    return atoms
 
 
-def _nve_drift(model: Model, atoms: Atoms, temperature: float, step: float, n_steps: int) -> float:
-    """Velocity Verlet; |mean total energy of the last tenth - of the first tenth|, eV an atom."""
-    rng = np.random.default_rng(1)
-    mass = atoms.get_masses()[:, None]
-    velocity = rng.normal(size=atoms.positions.shape) * np.sqrt(units.kB * temperature / mass)
-    velocity -= (mass * velocity).sum(0) / mass.sum()
-    atoms = atoms.copy()
-
-    def slopes() -> tuple[float, np.ndarray]:
-        found = model.predict(batch_of_atoms([atoms], 3.5, dtype=torch.float64), stress=False)
-        return float(found.energy), found.forces.numpy()
-
-    energies = np.empty(n_steps)
-    _, forces = slopes()
-    for n in range(n_steps):
-        velocity += 0.5 * step * forces / mass
-        atoms.positions += step * velocity
-        potential, forces = slopes()
-        velocity += 0.5 * step * forces / mass
-        energies[n] = potential + 0.5 * float((mass * velocity**2).sum())
-    tenth = n_steps // 10
-    return abs(energies[-tenth:].mean() - energies[:tenth].mean()) / len(atoms)
+def pushing(build: Builder, springs: Springs, strength: float = 0.1) -> Model:
+    """A model of random weights whose forces on moving atoms are of this size in the root mean square, eV/Å."""
+    *_, (positions, _, _) = springs.moving(springs, 600.0, 1.0 * units.fs, 200, seed=0)
+    fields = {"hidden_l_max": 1, "cutoff": 3.5, "references": {}}
+    forces = build(**fields).predict(springs.batch(positions, 3.5)).forces
+    return build(**fields, energy_scale=strength / float(forces.square().mean().sqrt()))

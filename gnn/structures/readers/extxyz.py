@@ -18,7 +18,8 @@ from gnn.structures.readers.opening import open_text
 from gnn.structures.readers.raw import Bad, Row, UnreadableFile
 
 SHOWN = 200
-SIX = re.compile(r'\b(stress|virial)=(["{\[])((?:\s*[-+.\deE]+[\s,]*){6})(["}\]])')
+SIX = re.compile(r'\b(stress|virial)=(["{\[])(\s*[-+.\deE]+(?:[\s,]+[-+.\deE]+){5}[\s,]*)(["}\]])')
+"""Numbers stand apart: were that left open, the digits of nine could be taken for six in a billion ways."""
 OTHER_NAMES = {"stress": "stress_tensor", "virial": "virials"}
 """Under the first name of each pair ASE takes nine numbers only."""
 

@@ -70,6 +70,16 @@ def test_six_numbers_where_ase_takes_nine(xyz, frames, card, read_all, key):
         assert np.allclose(record.stress, atoms.calc.results["stress"], atol=1e-12)
 
 
+@pytest.mark.timeout(60)
+def test_nine_numbers_of_many_digits_are_read_at_once(tmp_path, card, read_all):
+    """Not after a trial of all ways in which their digits could be six numbers."""
+    path, nine = tmp_path / "long.xyz", " ".join(f"{k / 1000:.120f}" for k in (1, 2, 3, 2, 4, 5, 3, 5, 6))
+    comment = f'Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 energy=-1.0 pbc="T T T" stress="{nine}"'
+    path.write_text(f"1\n{comment}\nCu 0 0 0\n")
+    (record,) = read_all(path, card)
+    assert record.stress == pytest.approx([0.001, 0.004, 0.006, 0.005, 0.003, 0.002])
+
+
 def test_names_that_nobody_knows_are_remarked_on(xyz, frames, card):
     for atoms in frames:
         atoms.info["u_tot"], atoms.arrays["push"] = atoms.calc.results["energy"], atoms.calc.results["forces"]
