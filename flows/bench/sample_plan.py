@@ -7,6 +7,7 @@ the truth part has a structure in the training part.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, permutations, zip_longest
@@ -55,6 +56,7 @@ N_ORDERINGS = 800
 SLOW_LATTICES = ("fcc-5.3", "bcc-5.2")
 """Superlattices whose symmetry GPAW's k-meshes do not follow: labels take minutes, some twenty of them were made."""
 N_TRUTH_ORDERINGS = 50
+BRIDGE_SITES = 5
 ORDERING_SCALES = (0.78, 1.08)
 
 
@@ -298,6 +300,45 @@ def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
     return islice((job for job in jobs if label_cost(job.atoms()) <= CHEAP), N_ORDERINGS)
 
 
+def bridge_jobs(hidden: frozenset[str]) -> list[LabelJob]:
+    """The cheapest ordering of five sites on fcc and on bcc at A3B2 and A2B3 of every binary system.
+
+    Compositions of the prototypes leave gaps where formulas are hidden: Li-Al was known from Li3Al alone.
+    """
+    cheapest: dict[tuple[str, str], LabelJob] = {}
+    for parent in PARENTS:
+        for ordering in _bridges(parent):
+            job, place = ordering.static(), (ordering.formula, parent)
+            if ordering.formula not in hidden and _grid_cost(job) < _grid_cost(cheapest.get(place)):
+                cheapest[place] = job
+    return sorted(cheapest.values(), key=_grid_cost)
+
+
+def _bridges(parent: str) -> Iterator[Ordering]:
+    for derivative in derivatives(parent, BRIDGE_SITES, 2):
+        if sorted(map(derivative.colours.count, (0, 1))) == [2, 3]:
+            yield from (Ordering(derivative, elements) for elements in permutations(ELEMENTS, 2))
+
+
+def _grid_cost(job: LabelJob | None) -> float:
+    """`label_cost` times what symmetry adds to the real-space grid."""
+    return math.inf if job is None else label_cost(job.atoms()) * grid_growth(job.atoms())
+
+
+def grid_growth(atoms: Atoms) -> float:
+    """How much larger GPAW's real-space grid is than the cell asks for, because of the cell's symmetry.
+
+    Axes that a rotation mixes get the same number of points, so a long axis makes the short ones as fine as itself: a
+    stack of five layers in its primitive cell has a grid seventeen times as large.
+    """
+    cell = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
+    rotations = spglib.get_symmetry(cell, symprec=1e-4)["rotations"]
+    mixed = np.linalg.matrix_power((rotations != 0).any(0) + np.eye(3, dtype=int), 3)
+    mixed = (mixed + mixed.T) > 0
+    lengths = atoms.cell.lengths()
+    return float(np.prod([lengths[row].max() for row in mixed]) / np.prod(lengths))
+
+
 def _dealt_orderings(wanted: Callable[[str], bool]) -> Iterator[Ordering]:
     """Orderings dealt round by round over the formulas that are wanted, at random within a formula."""
     by_formula: dict[str, list[Ordering]] = {}
@@ -346,9 +387,10 @@ def _turn(job: LabelJob) -> float:
 def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     """Training jobs and truth jobs; every beginning of the first is a mixed sample, richer in cheap jobs.
 
-    Known compounds come first, then elements on unusual lattices; the truth goes from its cheapest; what is planned
-    twice is labelled once.
+    Known compounds come first, then compositions between those of the prototypes and elements on unusual lattices; the
+    truth goes from its cheapest; what is planned twice is labelled once.
     """
     pool = compounds()
-    training = [*known_jobs(pool), *lattice_jobs(), *sorted(training_jobs(pool), key=_turn)]
+    special = [*known_jobs(pool), *bridge_jobs(truth_formulas(pool)), *lattice_jobs()]
+    training = [*special, *sorted(training_jobs(pool), key=_turn)]
     return training, sorted(truth_jobs(pool), key=lambda job: label_cost(job.atoms()))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ase import Atoms
+from ase.build import bulk
 
 from flows.bench.sample_noise import row
+from flows.bench.sample_plan import bridge_jobs, compounds, grid_growth, truth_formulas
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
 from gnn.screening.truth import truth_cases
@@ -44,6 +48,19 @@ def test_every_structure_has_all_labels_and_a_group(part: Callable[[str], list[R
 
 def test_no_formula_of_the_truth_was_trained_on(part: Callable[[str], list[Record]]) -> None:
     assert not formulas(part("sample")) & formulas(part("sample-truth"))
+
+
+def test_bridges_lie_between_the_prototypes_and_touch_no_hidden_formula() -> None:
+    hidden = truth_formulas(compounds())
+    found = Counter(reduced_formula(job.atoms().numbers) for job in bridge_jobs(hidden))
+    assert len(found) == 12 and set(found.values()) == {2} and not hidden & set(found)
+
+
+def test_a_grid_grows_where_a_rotation_mixes_a_short_and_a_long_axis() -> None:
+    layers = bulk("Al", cubic=True).repeat((1, 1, 4))
+    assert grid_growth(layers) == pytest.approx(1.0)
+    slanted = Atoms("Al", cell=[[2, 0, 0], [0, 2, 0], [1, 1, 9]], pbc=True)
+    assert grid_growth(slanted) == pytest.approx(np.linalg.norm([1, 1, 9]) ** 2 / 4)
 
 
 def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
