@@ -7,10 +7,9 @@ the truth part has a structure in the training part.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, permutations, zip_longest
+from itertools import combinations, islice, permutations, product, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,7 @@ N_ORDERINGS = 800
 SLOW_LATTICES = ("fcc-5.3", "bcc-5.2")
 """Superlattices whose symmetry GPAW's k-meshes do not follow: labels take minutes, some twenty of them were made."""
 N_TRUTH_ORDERINGS = 50
-BRIDGE_SITES = 5
+BRIDGE_SITES, BRIDGES_A_PLACE = 5, 2
 ORDERING_SCALES = (0.78, 1.08)
 
 
@@ -301,42 +300,36 @@ def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
 
 
 def bridge_jobs(hidden: frozenset[str]) -> list[LabelJob]:
-    """The cheapest ordering of five sites on fcc and on bcc at A3B2 and A2B3 of every binary system.
+    """Rattled orderings of five sites on fcc and bcc, dealt over every composition of two and three elements.
 
-    Compositions of the prototypes leave gaps where formulas are hidden: Li-Al was known from Li3Al alone.
+    The compositions of the prototypes leave gaps where formulas are hidden: Li-Al was known from Li3Al alone. Rattled,
+    because GPAW's grid grows where symmetry mixes short and long axes, as it does in these stacks of layers: without
+    symmetry a label costs less and has forces.
     """
-    cheapest: dict[tuple[str, str], LabelJob] = {}
-    for parent in PARENTS:
-        for ordering in _bridges(parent):
-            job, place = ordering.static(), (ordering.formula, parent)
-            if ordering.formula not in hidden and _grid_cost(job) < _grid_cost(cheapest.get(place)):
-                cheapest[place] = job
-    return sorted(cheapest.values(), key=_grid_cost)
+    places: dict[tuple[int, int, str, str], list[Ordering]] = {}
+    for ordering in _five_site_orderings():
+        counts = [ordering.derivative.colours.count(colour) for colour in range(len(ordering.elements))]
+        if ordering.formula not in hidden:
+            place = (len(counts), max(counts), ordering.formula, ordering.derivative.parent)
+            places.setdefault(place, []).append(ordering)
+    dealt = zip_longest(*(_bridges(places[place]) for place in sorted(places)))
+    return [job for turn in dealt for job in turn if job is not None]
 
 
-def _bridges(parent: str) -> Iterator[Ordering]:
-    for derivative in derivatives(parent, BRIDGE_SITES, 2):
-        if sorted(map(derivative.colours.count, (0, 1))) == [2, 3]:
-            yield from (Ordering(derivative, elements) for elements in permutations(ELEMENTS, 2))
+def _five_site_orderings() -> Iterator[Ordering]:
+    for parent, n_elements in product(PARENTS, (2, 3)):
+        for derivative in derivatives(parent, BRIDGE_SITES, n_elements):
+            yield from (Ordering(derivative, elements) for elements in combinations(ELEMENTS, n_elements))
 
 
-def _grid_cost(job: LabelJob | None) -> float:
-    """`label_cost` times what symmetry adds to the real-space grid."""
-    return math.inf if job is None else label_cost(job.atoms()) * grid_growth(job.atoms())
-
-
-def grid_growth(atoms: Atoms) -> float:
-    """How much larger GPAW's real-space grid is than the cell asks for, because of the cell's symmetry.
-
-    Axes that a rotation mixes get the same number of points, so a long axis makes the short ones as fine as itself: a
-    stack of five layers in its primitive cell has a grid seventeen times as large.
-    """
-    cell = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
-    rotations = spglib.get_symmetry(cell, symprec=1e-4)["rotations"]
-    mixed = np.linalg.matrix_power((rotations != 0).any(0) + np.eye(3, dtype=int), 3)
-    mixed = (mixed + mixed.T) > 0
-    lengths = atoms.cell.lengths()
-    return float(np.prod([lengths[row].max() for row in mixed]) / np.prod(lengths))
+def _bridges(orderings: list[Ordering]) -> list[LabelJob]:
+    """The cheapest of them, rattled."""
+    jobs = []
+    for ordering in sorted(orderings, key=lambda each: _rank(f"bridge {each.derivative.name} {each.elements}")):
+        name = f"{ordering.derivative.name} {'-'.join(ordering.elements)}"
+        atoms = _rattled(ordering.atoms(), name)
+        jobs.append(_job(atoms, "static", name, f"ordering-{ordering.derivative.parent}-rattled"))
+    return sorted(jobs, key=lambda job: label_cost(job.atoms()))[:BRIDGES_A_PLACE]
 
 
 def _dealt_orderings(wanted: Callable[[str], bool]) -> Iterator[Ordering]:
