@@ -92,10 +92,15 @@ def source_of(
 ) -> Source:
     """Graphs of a file, or of a lake data set (the model's own split of it where it has one).
 
+    A data set goes before a file or folder of its name: read from the folder it was ingested from, its training split
+    would count as unseen.
+
     Raises:
         InputError: neither a file nor a data set of the lake.
     """
-    if Path(data).exists():
+    from gnn.lake.table import Lake
+
+    if Path(data).exists() and data not in Lake(home.lake).datasets():
         return file_source(Path(data), home, manifest, card, theory)
     own = None if split == "all" else own_split(data, home, manifest, split)
     return own or lake_source(data, home, manifest)

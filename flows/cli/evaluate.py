@@ -13,7 +13,9 @@ from flows.cli.results import EvaluateResult
 @speaks_plainly
 def evaluate(
     model: Annotated[str, typer.Argument(help="Checkpoint folder, models:/NAME@ALIAS, models:/NAME/VERSION or NAME.")],
-    data: Annotated[str, typer.Argument(metavar="DATASET|FILE", help="Data set of the lake, or a file.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATASET|FILE", help="Data set of the lake, or a file or folder (./NAME if both).")
+    ],
     split: Annotated[
         str, typer.Option(help="train, valid, test or all; of the model's own split of a set it was trained on.")
     ] = "test",

@@ -112,6 +112,22 @@ def test_a_folder_counts_as_its_files(checkpoint, file: Path, home: Home, tmp_pa
     assert evaluate(str(checkpoint(1.0, 1.0)), str(tmp_path / "set"), home).n_structures == 5
 
 
+def test_a_data_set_goes_before_a_folder_of_its_name(
+    checkpoint, file: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.cards import card_for
+    from flows.ingest import ingest_group
+
+    (tmp_path / "cells").mkdir()
+    write(tmp_path / "cells" / "more.xyz", labelled_cells(6, 9), format="extxyz")
+    monkeypatch.chdir(tmp_path)
+    model = str(checkpoint(1.0, 1.0))
+    assert evaluate(model, "cells", home).n_structures == 6
+    ingest_group([str(file)], "cells", str(home.lake), card_for("cells", home, None, THEORY))
+    assert evaluate(model, "cells", home).n_structures == 4
+    assert evaluate(model, "./cells", home).n_structures == 6
+
+
 def test_what_cannot_be_read_is_one_line(checkpoint, file: Path, home: Home, tmp_path: Path) -> None:
     folder = checkpoint(1.0, 1.0)
     file.write_text(file.read_text()[:-60])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from flows.bench.sample_noise import row
+from flows.bench.sample_plan import ELEMENTS, bridge_jobs, compounds, truth_formulas
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
+from gnn.dft.label import LabelJob
 from gnn.screening.truth import truth_cases
 from gnn.structures.record import RECORD_SCHEMA, Record, reduced_formula, table_to_records
 
@@ -19,6 +23,11 @@ from gnn.structures.record import RECORD_SCHEMA, Record, reduced_formula, table_
 def part() -> Callable[[str], list[Record]]:
     """The records of a part of the set."""
     return lambda name: list(table_to_records(pq.read_table(sample_file(f"{name}.parquet"), schema=RECORD_SCHEMA)))
+
+
+@pytest.fixture(scope="module")
+def bridges() -> list[LabelJob]:
+    return bridge_jobs(truth_formulas(compounds()))
 
 
 def formulas(records: list[Record]) -> set[str]:
@@ -44,6 +53,19 @@ def test_every_structure_has_all_labels_and_a_group(part: Callable[[str], list[R
 
 def test_no_formula_of_the_truth_was_trained_on(part: Callable[[str], list[Record]]) -> None:
     assert not formulas(part("sample")) & formulas(part("sample-truth"))
+
+
+def test_bridges_lie_between_the_prototypes_and_touch_no_hidden_formula(bridges: list[LabelJob]) -> None:
+    found = Counter(reduced_formula(job.numbers) for job in bridges)
+    assert {len(job.numbers) for job in bridges} == {5} and not truth_formulas(compounds()) & set(found)
+    assert all(found[f"{a}{i}{b}{j}"] == 4 for a, b in combinations(sorted(ELEMENTS), 2) for i, j in ((2, 3), (3, 2)))
+    assert len({job.job_id for job in bridges}) == len(bridges) and max(found.values()) == 4
+
+
+def test_bridges_start_with_one_of_every_composition_and_lattice(bridges: list[LabelJob]) -> None:
+    first = [(reduced_formula(job.numbers), job.config_type) for job in bridges[: len(bridges) // 2]]
+    assert len(set(first)) == len(first)
+    assert all(len(set(job.numbers)) == 2 for job in bridges[:24])
 
 
 def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
