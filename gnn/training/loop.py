@@ -27,7 +27,7 @@ from gnn.training.outcome import Progress, TrainOutcome
 from gnn.training.parallel import Alone, Replicas, gradients, replicas
 from gnn.training.resolve import Recipe
 from gnn.training.schedule import CLOCKS, Budget, Position, learning_rate_factor
-from gnn.training.selection import last_is_kept, validation_score
+from gnn.training.selection import last_is_kept, untrained_errors, validation_score
 from gnn.training.state import EpochRecord, TrainState
 from gnn.training.step import Step, make_step
 from gnn.training.tracker import NullTracker, Tracker
@@ -281,7 +281,7 @@ class Trainer:
         with self.ema.applied(self.model):
             metrics = self._evaluate("valid")
         self.model.train()
-        self._keep_best(validation_score(metrics), metrics)
+        self._keep_best(self._score(metrics), metrics)
         (self.state.validation_s,) = self.processes.summed([self._firsts(self.clock() - started)])
         self._tick()
         self._validated_at = self.state.elapsed_s
@@ -303,6 +303,9 @@ class Trainer:
         accumulator.replace_totals(self.processes.summed(accumulator.totals()))
         return accumulator.result().headline()
 
+    def _score(self, metrics: dict[str, float]) -> float:
+        return validation_score(metrics, untrained_errors(self.config.losses))
+
     def _keep_best(self, score: float | None, metrics: dict[str, float]) -> None:
         state = self.state
         if score is None or state.best_score is None or score <= state.best_score:
@@ -317,8 +320,8 @@ class Trainer:
         """Keep the last weights unless earlier ones were clearly better."""
         last, best = self.state.curve[-1].valid, self.state.best_score
         n_valid = self.data.graph_set.split_counts.get("valid", 0)
-        if last and best is not None and last_is_kept(validation_score(last), best, n_valid):
-            self._keep(validation_score(last), last)
+        if last and best is not None and last_is_kept(self._score(last), best, n_valid):
+            self._keep(self._score(last), last)
 
     def _record(self, valid: dict[str, float]) -> None:
         """Add a point to the curves and begin new sums."""

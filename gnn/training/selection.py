@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
+
+from gnn.training.config import LossConfig, TermConfig
 
 NOISE = 0.5 * math.sqrt(math.pi / 2.0 - 1.0)
 """Half the relative standard error of the mean |error| of one structure, for Gaussian errors."""
 
 
-def validation_score(metrics: dict[str, float]) -> float:
-    """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better."""
-    errors = [value for name, value in metrics.items() if name.rsplit("/", 1)[-1].find("mae") >= 0]
+OF_TERMS = {
+    "energy": "energy_mae_mev_per_atom",
+    "forces": "force_mae_mev_per_angstrom",
+    "stress": "stress_mae_gpa",
+}
+"""The error that each term of the loss lowers."""
+
+
+def untrained_errors(losses: LossConfig) -> frozenset[str]:
+    """Names of the errors whose terms weigh nothing: what a training leaves alone may not choose its weights."""
+    terms: dict[str, TermConfig] = {OF_TERMS[name]: getattr(losses, name) for name in OF_TERMS}
+    terms |= {f"{name}_mae": term for name, term in losses.properties.items()}
+    return frozenset(name for name, term in terms.items() if term.weight == 0 and not term.late_weight)
+
+
+def validation_score(metrics: dict[str, float], left_out: Container[str] = ()) -> float:
+    """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better.
+
+    `left_out`: errors that do not count.
+    """
+    errors = [value for name, value in metrics.items() if "mae" in name and name not in left_out]
     return sum(math.log(max(value, 1e-12)) for value in errors) / max(1, len(errors))
 
 

@@ -11,9 +11,10 @@ import torch
 
 from gnn.errors import InputError, SluiceError
 from gnn.training import state as disk
+from gnn.training.config import LossConfig
 from gnn.training.loop import Trainer, train
 from gnn.training.outcome import Progress
-from gnn.training.selection import last_is_kept, validation_score
+from gnn.training.selection import last_is_kept, untrained_errors, validation_score
 from gnn.training.tracker import NullTracker
 
 
@@ -190,6 +191,14 @@ def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
     assert validation_score(metrics) == pytest.approx(
         0.5 * (torch.tensor(10.0).log() + torch.tensor(1000.0).log()).item()
     )
+
+
+def test_what_weighs_nothing_is_not_chosen_by() -> None:
+    losses = LossConfig.model_validate({"stress": {"weight": 0.0}, "properties": {"gap": {"weight": 0.0}}})
+    assert untrained_errors(losses) == {"stress_mae_gpa", "gap_mae"}
+    assert untrained_errors(LossConfig.model_validate({"stress": {"weight": 0.0, "late_weight": 1.0}})) == frozenset()
+    metrics = {"energy_mae_mev_per_atom": 1.0, "stress_mae_gpa": 100.0, "gap_mae": 7.0}
+    assert validation_score(metrics, untrained_errors(losses)) == 0.0
 
 
 def test_the_last_weights_are_kept_unless_earlier_ones_were_clearly_better() -> None:
