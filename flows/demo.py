@@ -20,7 +20,7 @@ from gnn.errors import InputError
 from gnn.lake.table import Lake
 from gnn.screening.hull import ReferenceHull
 from gnn.screening.references import counts_of, dft_hull, lake_entries, pinned_versions
-from gnn.screening.truth import TruthCase, TruthScore, score, truth_cases
+from gnn.screening.truth import TruthCase, TruthScore, distinct, score, truth_cases
 from gnn.structures.atoms import record_to_atoms
 from gnn.structures.record import RECORD_SCHEMA, table_to_records
 
@@ -133,7 +133,8 @@ def score_truth(home: Home) -> TruthScore:
     from gnn.potentials.load import load
 
     potential: CheckpointPotential = load(resolve(MODEL, home))
-    cases = truth_cases(table_to_records(pq.read_table(sample_file(f"{TRUTH}.parquet"), schema=RECORD_SCHEMA)))
+    labelled = table_to_records(pq.read_table(sample_file(f"{TRUTH}.parquet"), schema=RECORD_SCHEMA))
+    cases = distinct(truth_cases(labelled))
     hull = elemental_hull(Lake(home.lake), potential)
     true = [_formation_energy(hull, case.end.numbers, case.end.energy) for case in cases]
     return score(np.array(_predicted(potential, hull, cases)), np.array(true))
@@ -171,7 +172,7 @@ def describe(result: DemoResult) -> dict[str, Any]:
         "test force MAE, meV/Å": _rounded(result.evaluate.force_mae_mev_per_angstrom),
         "distinct candidates": funnel.get("distinct", result.campaign.n_candidates),
         "shortlist": result.campaign.n_shortlist,
-        "relaxations compared with DFT": result.truth["n"],
+        "crystals compared with DFT": result.truth["n"],
         "Spearman against DFT": _rounded(result.truth["spearman"], 3),
         "best decile found": _rounded(result.truth["best_decile_recall"], 2),
         "seconds": _rounded(sum(result.seconds.values())),

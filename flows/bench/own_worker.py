@@ -1,7 +1,7 @@
 """Our own networks as a worker: the same requests as every peer's, and `floor`. `python -m flows.bench.own_worker`.
 
 Models: FAMILY_CHANNELS_Ll, as `ace_64_L0`; `tensor_64` has no degree; `-tabulated` after either only predicts;
-`-compiled` after one of the family `ace` has energies and slopes as one program.
+`-compiled` after either has energies and slopes as one program.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def compiled(model: Any) -> Any:
     """The model with a `predict` whose energies and slopes are one compiled program, in training and in inference."""
     from torch import nn, set_grad_enabled
 
+    from gnn.errors import SluiceError
     from gnn.models.program import EnergyProgram, filled
 
     class Compiled(nn.Module):
@@ -84,7 +85,9 @@ def compiled(model: Any) -> Any:
         def predict(self, batch: Any, stress: bool, training: bool) -> Any:
             self.program = self.program or EnergyProgram(self.model)  # of the weights where they have been moved to
             with set_grad_enabled(training):
-                found = filled(batch, self.model.config.cutoff)
+                found = filled(batch, self.model.config)
+                if found is None:
+                    raise SluiceError("a batch of this benchmark is too small or too sparse to be compiled")
                 return self.program.predict(batch, found, forces=True, stress=stress)
 
     return Compiled()

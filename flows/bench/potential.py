@@ -107,7 +107,7 @@ def default_contenders(compiled: bool = False, device: str = "cpu") -> tuple[Con
     from gnn.models.network import FAMILIES
 
     own = [*OWN_MODELS, *([TENSOR] if "tensor" in FAMILIES else [])]
-    own += [f"{model}{TABULATED}" for model in own] + [f"{model}{COMPILED}" for model in OWN_MODELS if compiled]
+    own += [f"{model}{ending}" for ending in (TABULATED, *([COMPILED] if compiled else [])) for model in own]
     on_gpu = device != "cpu"
     peers = [Contender(p.name, model) for p in PEERS.values() for model in (*p.speed, *(p.on_gpu if on_gpu else ()))]
     extra = [Contender("nequip", f"S{COMPILED}")] if compiled else []

@@ -54,7 +54,7 @@ ORDERING_SITES = 5
 N_ORDERINGS = 800
 SLOW_LATTICES = ("fcc-5.3", "bcc-5.2")
 """Superlattices whose symmetry GPAW's k-meshes do not follow: labels take minutes, some twenty of them were made."""
-N_TRUTH_ORDERINGS = 50
+N_TRUTH_ORDERINGS = 80
 BRIDGE_SITES, BRIDGES_A_PLACE = 5, 2
 ORDERING_SCALES = (0.78, 1.08)
 
@@ -160,13 +160,26 @@ def _dealt(pool: list[Decoration], most: int) -> list[Decoration]:
 
 
 def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
-    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part."""
+    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part.
+
+    Orderings that are crystals of their own: many are a compound prototype, or each other with elements exchanged.
+    """
     hidden = truth_formulas(pool)
     chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
     compound_jobs = [_job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in _dealt(chosen, most)]
-    orderings = (ordering.relaxation() for ordering in _dealt_orderings(lambda formula: formula in hidden))
+    dealt = _dealt_orderings(lambda formula: formula in hidden)
+    orderings = (ordering.relaxation() for ordering in _new_crystals(dealt, [d.atoms() for d in chosen]))
     cheap = (job for job in orderings if label_cost(job.atoms()) <= CHEAP)
     return [*compound_jobs, *islice(cheap, N_TRUTH_ORDERINGS)]
+
+
+def _new_crystals(orderings: Iterable[Ordering], known: Iterable[Atoms]) -> Iterator[Ordering]:
+    seen = {fingerprint(atoms) for atoms in known}
+    for ordering in orderings:
+        found = fingerprint(ordering.atoms())
+        if found not in seen:
+            seen.add(found)
+            yield ordering
 
 
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:

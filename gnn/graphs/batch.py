@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnn.graphs.grid import AtomGrid
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -37,7 +39,8 @@ class Batch:
     structure (N,) int64, the structure of each atom; n_atoms (B,) int64;
     senders, receivers (E,) int64, **sorted by receiver**; shifts (E, 3), integer images as floats:
     the vector of an edge is positions[sender] - positions[receiver] + shift @ cell[structure[receiver]];
-    theory (B,) int64, index into the model's theories; width, where every atom receives equally many edges: how many.
+    theory (B,) int64, index into the model's theories; width, where every atom receives equally many edges: how many;
+    grid, where somebody has made one: its atoms in rows.
     """
 
     numbers: Tensor
@@ -52,6 +55,7 @@ class Batch:
     theory: Tensor
     labels: Labels | None = None
     width: int | None = None
+    grid: AtomGrid | None = None
 
     @property
     def n_structures(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnn.graphs.batch import Batch
+from gnn.graphs.grid import AtomGrid, atom_grid
 from gnn.models.rows import Gather, Scatter
 
 DENSE_PLACES_AN_EDGE = 8
@@ -20,35 +21,30 @@ CHUNK_EDGES = 1024
 
 @dataclass(frozen=True)
 class PairGrid:
-    """All pairs of atoms of each structure: B squares of width x width places.
+    """All pairs of atoms of each structure: a square of width x width places for each of the grid's rows.
 
     place (E,): where an edge's pair stands, receiver by receiver; several images of a sender fall on one place.
-    atom_place (N,), place_atom (B · width,): where an atom stands, and the atom of a place (any, where it is empty);
-    None where all structures have `width` atoms.
     """
 
-    n_structures: int
-    width: int
+    atoms: AtomGrid
     place: Tensor
-    atom_place: Tensor | None
-    place_atom: Tensor | None
 
     def weights(self, radial: Tensor) -> Tensor:
-        """One matrix of pair weights a structure and radial function. Shapes: (E, H) -> (B · H, width, width)."""
-        n, w = self.n_structures, self.width
+        """One matrix of pair weights a row and radial function. Shapes: (E, H) -> (rows · H, width, width)."""
+        n, w = self.atoms.atom.shape
         grid = Scatter.apply(radial, self.place, n * w * w)
         return grid.view(n, w, w, -1).permute(0, 3, 1, 2).reshape(-1, w, w)
 
     def sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        """sum_j weight_h(i, j) · x_j for the h-th group of channels. Shapes: (B · H, w, w), (K, N, C) -> (K, N, C)."""
-        if self.place_atom is None:
+        """sum_j weight_h(i, j) · x_j, h the group of a channel. Shapes: (rows · H, w, w), (K, N, C) -> (K, N, C)."""
+        if self.atoms.is_full:
             return self._sum(weights, x)
-        padded = Gather.apply(x.transpose(0, 1), self.place_atom).transpose(0, 1)
+        padded = Gather.apply(x.transpose(0, 1), self.atoms.atom.flatten()).transpose(0, 1)
         summed = self._sum(weights, padded)
-        return Gather.apply(summed.transpose(0, 1), self.atom_place).transpose(0, 1).contiguous()
+        return Gather.apply(summed.transpose(0, 1), self.atoms.place).transpose(0, 1).contiguous()
 
     def _sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        n, w, parts = self.n_structures, self.width, x.shape[0]
+        (n, w), parts = self.atoms.atom.shape, x.shape[0]
         groups = weights.shape[0] // n
         sent = x.reshape(parts, n, w, groups, -1).permute(1, 3, 2, 0, 4).reshape(n * groups, w, -1)
         found = torch.bmm(weights, sent).view(n, groups, w, parts, -1)
@@ -123,22 +119,22 @@ def _chunks(n_edges: int) -> Iterator[slice]:
 
 
 def pair_sums(batch: Batch) -> PairGrid | PairList:
-    """The cheaper way to sum over the neighbours of this batch."""
-    n_structures, width = batch.n_structures, int(batch.n_atoms.max())
-    if n_structures * width**2 > DENSE_PLACES_AN_EDGE * batch.senders.shape[0]:
-        return PairList(batch.senders, batch.receivers, batch.numbers.shape[0])
-    return pair_grid(batch, width)
+    """The cheaper way to sum over the neighbours of this batch; its own grid, where it has one."""
+    if batch.grid is not None:
+        return pair_grid(batch, batch.grid)
+    if is_dense(batch):
+        return pair_grid(batch, atom_grid(batch.structure, batch.n_atoms))
+    return PairList(batch.senders, batch.receivers, batch.numbers.shape[0])
 
 
-def pair_grid(batch: Batch, width: int) -> PairGrid:
-    """The grid of a batch whose largest structure has `width` atoms."""
-    n_atoms, n_structures = batch.numbers.shape[0], batch.n_structures
-    order = torch.arange(n_atoms, device=batch.numbers.device)
-    first = batch.n_atoms.cumsum(0) - batch.n_atoms
-    rank = order - first.index_select(0, batch.structure)
-    place = batch.structure * width + rank
-    of_edge = place.index_select(0, batch.receivers) * width + rank.index_select(0, batch.senders)
-    if n_structures * width == n_atoms:
-        return PairGrid(n_structures, width, of_edge, None, None)
-    place_atom = torch.zeros(n_structures * width, dtype=torch.int64, device=order.device)
-    return PairGrid(n_structures, width, of_edge, place, place_atom.index_copy(0, place, order))
+def is_dense(batch: Batch) -> bool:
+    """Whether a grid of all pairs of this batch has few enough places without an edge."""
+    places = batch.n_structures * int(batch.n_atoms.max()) ** 2
+    return places <= DENSE_PLACES_AN_EDGE * batch.senders.shape[0]
+
+
+def pair_grid(batch: Batch, atoms: AtomGrid) -> PairGrid:
+    """The grid of all pairs in the rows of `atoms`."""
+    width = atoms.atom.shape[1]
+    receiver, sender = atoms.place.index_select(0, batch.receivers), atoms.place.index_select(0, batch.senders)
+    return PairGrid(atoms, receiver * width + sender % width)

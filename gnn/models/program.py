@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,15 +19,20 @@ from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gnn.graphs.batch import Batch, edge_vectors
+from gnn.graphs.grid import AtomGrid, atom_grid
 from gnn.models.blocks import neighbour_blocks
+from gnn.models.config import ModelConfig
 from gnn.models.derivatives import from_slope
 from gnn.models.model import Model, Prediction
+from gnn.models.pairs import is_dense
 
-FAMILIES = ("ace",)
-"""Families whose networks take batches of equally many edges an atom."""
+GRID_FAMILIES = ("tensor",)
+"""Families whose networks sum over all pairs of a structure; in a program they do so on a grid."""
 
 SMALLEST = 2
 """Sizes of 0 and 1 are taken for constants by the tracer."""
+TRACED_SIZES = (1009, 41, 37, 31)
+"""Atoms, edges an atom, rows and columns of the grid of the batch that is traced: fewer atoms than places."""
 
 Program = Callable[..., Sequence[Tensor]]
 Compiler = Callable[[torch.fx.GraphModule], Program]
@@ -40,31 +46,43 @@ class CompileWarning(UserWarning):
 class Filled:
     """A batch with equally many edges an atom.
 
-    bonds (E, 3), the true edges' vectors; vectors (N, K, 3); senders (N·K,); places (E,), where the true edges are.
+    bonds (E, 3), the true edges' vectors; vectors (N, K, 3); senders (N·K,); places (E,), where the true edges are;
+    grid, where the family sums over pairs.
     """
 
     bonds: Tensor
     vectors: Tensor
     senders: Tensor
     places: Tensor
+    grid: AtomGrid | None
 
-    @property
-    def is_symbolic(self) -> bool:
-        """Whether no size of it would be taken for a constant."""
-        return min(self.vectors.shape[:2]) >= SMALLEST
+    def layout(self) -> tuple[Tensor, ...]:
+        """What a program takes of it."""
+        return (self.vectors, self.senders, *(() if self.grid is None else (self.grid.place, self.grid.atom)))
 
 
-def filled(batch: Batch, cutoff: float) -> Filled:
-    """Fill up with edges from an atom to itself, twice the cutoff long."""
-    bonds = edge_vectors(batch, batch.positions, batch.cell)
+def filled(batch: Batch, config: ModelConfig) -> Filled | None:
+    """Fill up with edges from an atom to itself, twice the cutoff long.
+
+    None where the batch is not for a program: a size of it would be taken for a constant, or the grid were too empty.
+    """
     n_atoms = batch.numbers.shape[0]
     blocks = neighbour_blocks(batch.receivers, n_atoms)
+    on_grid = config.family in GRID_FAMILIES
+    if min(n_atoms, blocks.width) < SMALLEST or (on_grid and not is_dense(batch)):
+        return None
+    bonds = edge_vectors(batch, batch.positions, batch.cell)
     size = n_atoms * blocks.width
     places = torch.arange(size, device=bonds.device) if blocks.slot is None else blocks.slot
-    far = bonds.new_tensor([2.0 * cutoff, 0.0, 0.0]).repeat(size, 1)
+    far = bonds.new_tensor([2.0 * config.cutoff, 0.0, 0.0]).repeat(size, 1)
     itself = torch.arange(n_atoms, device=bonds.device).repeat_interleave(blocks.width)
-    vectors = far.index_copy(0, places, bonds).view(n_atoms, blocks.width, 3)
-    return Filled(bonds, vectors, itself.index_copy(0, places, batch.senders), places)
+    return Filled(
+        bonds,
+        far.index_copy(0, places, bonds).view(n_atoms, blocks.width, 3),
+        itself.index_copy(0, places, batch.senders),
+        places,
+        atom_grid(batch.structure, batch.n_atoms, SMALLEST) if on_grid else None,
+    )
 
 
 class Core(nn.Module):
@@ -74,13 +92,24 @@ class Core(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, vectors: Tensor, senders: Tensor, numbers: Tensor, elements: Tensor, theory: Tensor) -> Any:
-        """Shapes: vectors (N, K, 3), senders (N·K,), the others (N,) -> (N,) float64 and (N, C) a layer."""
+    def forward(
+        self, numbers: Tensor, elements: Tensor, theory: Tensor, vectors: Tensor, senders: Tensor, *grid: Tensor
+    ) -> Any:
+        """Shapes: (N,) each, then `Filled.layout` -> (N,) float64 and (N, C) a layer."""
         n_atoms, width = vectors.shape[0], vectors.shape[1]
         receivers = torch.arange(n_atoms, device=vectors.device).unsqueeze(1).expand(n_atoms, width).reshape(-1)
         nothing = vectors.new_zeros(0)
         batch = Batch(
-            numbers, nothing, nothing, nothing, theory, nothing, senders, receivers, nothing, theory, width=width
+            numbers,
+            *(nothing,) * 3,
+            theory,
+            nothing,
+            senders,
+            receivers,
+            nothing,
+            theory,
+            width=width,
+            grid=AtomGrid(*grid) if grid else None,
         )
         bonds = vectors.reshape(-1, 3)
         features = self.model.network(batch, bonds, elements)
@@ -93,7 +122,7 @@ class EnergyProgram:
     What it returns can be differentiated with respect to the model's weights, where they want it.
 
     Args:
-        model: of one of the `FAMILIES`.
+        model: of any family.
         compiler: makes a program of the traced graph; torch.compile with symbolic sizes.
     """
 
@@ -109,7 +138,7 @@ class EnergyProgram:
     ) -> Prediction:
         """See `Model.predict`; `found` is the batch filled up."""
         theory = batch.theory.index_select(0, batch.structure)
-        inputs = (found.vectors, found.senders, batch.numbers, self.model.element_indices(batch), theory)
+        inputs = (batch.numbers, self.model.element_indices(batch), theory, *found.layout())
         if self._program is None:
             self._program = self._compiler(self._traced(inputs))
         node_energy, slope, *features = self._program(*inputs, *self._tensors.values())
@@ -118,20 +147,33 @@ class EnergyProgram:
         return self.model.completed(batch, node_energy, list(features), slopes, last_layer)
 
     def _traced(self, inputs: tuple[Tensor, ...]) -> torch.fx.GraphModule:
-        """One graph from vectors and weights to energies, slopes and invariants."""
+        """One graph from inputs and weights to energies, slopes and invariants."""
         names = list(self._tensors)
 
-        def energies_and_slopes(vectors: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            weights = dict(zip(names, rest[len(inputs) - 1 :], strict=True))
+        def energies_and_slopes(*given: Tensor) -> tuple[Tensor, ...]:
+            numbers, elements, theory, vectors, *rest = given[: len(inputs)]
+            weights = dict(zip(names, given[len(inputs) :], strict=True))
             with torch.enable_grad():
                 leaf = vectors.detach().requires_grad_(True)
-                energy, features = functional_call(self._core, weights, (leaf, *rest[: len(inputs) - 1]))
+                energy, features = functional_call(self._core, weights, (numbers, elements, theory, leaf, *rest))
                 (slope,) = torch.autograd.grad(energy.sum(), leaf, create_graph=True)
             return energy, slope, *features
 
-        given = (*inputs, *(tensor.detach() for tensor in self._tensors.values()))
+        weights = [tensor.detach() for tensor in self._tensors.values()]
+        given = (*_unlike(inputs, weights), *weights)
         graph = make_fx(energies_and_slopes, tracing_mode="symbolic")(*given)
         return make_fx(functionalize(_differentiable(graph)), tracing_mode="symbolic")(*given)
+
+
+def _unlike(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs of the same kinds whose sizes are different from each other and from the weights'.
+
+    The tracer takes sizes that are equal for one and the same size.
+    """
+    taken = {size for weight in weights for size in weight.shape}
+    n, k, rows, width = (next(size for size in count(first) if size not in taken) for first in TRACED_SIZES)
+    shapes = [(n,), (n,), (n,), (n, k, 3), (n * k,), (n,), (rows, width)]
+    return [like.new_zeros(shape) for like, shape in zip(inputs, shapes, strict=False)]
 
 
 def _differentiable(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:

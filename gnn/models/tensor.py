@@ -96,7 +96,7 @@ class TensorNetwork(nn.Module):
     def forward(self, batch: Batch, vectors: Tensor, elements: Tensor) -> list[Tensor]:
         """Invariants of every layer, (N, C) each; vectors (E, 3) Å, elements (N,) as indices of the config's."""
         distance = torch.linalg.vector_norm(vectors, dim=1)
-        blocks = neighbour_blocks(batch.receivers, batch.numbers.shape[0])
+        blocks = neighbour_blocks(batch.receivers, batch.numbers.shape[0], batch.width)
         edges = EdgeGeometry(batch.senders, blocks, blocks.pad(self.harmonics(vectors / distance.unsqueeze(1))))
         pairs = pair_sums(batch)
         bonds, *messages = self.radial(distance).split(self.sizes, dim=1)

@@ -10,7 +10,7 @@ import torch
 
 from gnn.graphs.batch import Batch
 from gnn.models.model import Model, Prediction
-from gnn.models.program import FAMILIES, Compiler, CompileWarning, EnergyProgram, Filled, filled, reason_of
+from gnn.models.program import Compiler, CompileWarning, EnergyProgram, Filled, filled, reason_of
 
 TOLERANCE = 1e-4
 """Largest difference from the model itself, of energies per atom and of forces, in units of the energy scale."""
@@ -38,14 +38,11 @@ class CompiledModel:
     def predict(
         self, batch: Batch, forces: bool = True, stress: bool = True, training: bool = False, last_layer: bool = False
     ) -> Prediction:
-        """See `Model.predict`; a training, or energies alone, or a batch too small to be symbolic is not compiled."""
+        """See `Model.predict`; a training, or energies alone, or a batch that is not for a program is not compiled."""
         wanted = {"forces": forces, "stress": stress, "last_layer": last_layer}
-        if self.config.family not in FAMILIES and self.reason is None:
-            self._give_up(f"family {self.config.family} is not among {', '.join(FAMILIES)}")
         if training or not (forces or stress) or self.reason is not None:
             return self.model.predict(batch, training=training, **wanted)
-        found = filled(batch, self.config.cutoff)
-        if not found.is_symbolic:
+        if (found := filled(batch, self.config)) is None:
             return self.model.predict(batch, **wanted)
         return self._by_program(batch, found, wanted) if self.is_checked else self._checked(batch, found, wanted)
 

@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from gnn.screening.campaign import DedupeSpec
+from gnn.screening.dedupe import Crystal, duplicates
 from gnn.structures.record import Record
 
 Floats = NDArray[np.float64]
 RELAXED_SUFFIX = "-relaxed"
 BEST_SHARE = 0.1
+SAME_ENERGY = 2e-3
+"""eV/atom: relaxations whose ends are further apart ended in different crystals, however alike they look."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,22 @@ def truth_cases(records: Sequence[Record]) -> list[TruthCase]:
         key = record.source.sha256 if record.source is not None else record.structure_id
         jobs.setdefault(key, []).append(record)
     return [TruthCase(frames[0], frames[-1]) for frames in jobs.values() if _is_relaxed(frames[-1])]
+
+
+def distinct(cases: Sequence[TruthCase]) -> list[TruthCase]:
+    """The first case of each crystal that relaxations ended in.
+
+    Decorations of different lattices are often one crystal (an ordering of fcc is L1_0), or become one as they relax.
+    Counted several times, a crystal would fill several places of a ranking.
+    """
+    ends = (_crystal(str(number), case.end) for number, case in enumerate(cases))
+    repeated = duplicates(ends, DedupeSpec(), energy_window=SAME_ENERGY)
+    return [case for number, case in enumerate(cases) if str(number) not in repeated]
+
+
+def _crystal(name: str, end: Record) -> Crystal:
+    energy = None if end.energy is None else end.energy / len(end.numbers)
+    return Crystal(name, end.numbers, end.positions, end.cell, energy)
 
 
 def _is_relaxed(record: Record) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnn.graphs.batch import Batch
 from gnn.models.model import Model, Prediction
-from gnn.models.program import FAMILIES, Compiler, CompileWarning, EnergyProgram, filled, reason_of, recording
+from gnn.models.program import Compiler, CompileWarning, EnergyProgram, filled, reason_of, recording
 from gnn.training.config import LossConfig, TrainConfig
 from gnn.training.losses import Scales, Wanted, loss_terms, total_loss
 from gnn.training.parallel import gradients
@@ -61,7 +61,7 @@ class CompiledStep:
     """The step with energies and slopes as one program, which the compiler differentiates.
 
     Its gradient is compared with torch's own on the first batch. Where compiling fails or changes the gradient, it says
-    so and goes on as an `EagerStep`, as it does with a batch too small to be symbolic.
+    so and goes on as an `EagerStep`, as it does with a batch that is not for a program.
 
     Args:
         compiler: makes a program of the traced graph; torch.compile with symbolic sizes.
@@ -71,18 +71,16 @@ class CompiledStep:
         self, model: Model, losses: LossConfig, scales: Scales, wanted: Wanted, compiler: Compiler | None = None
     ) -> None:
         self.eager = EagerStep(model, losses, scales, wanted)
-        self.wanted, self.cutoff = wanted, model.config.cutoff
+        self.wanted, self.config = wanted, model.config
         self.program = EnergyProgram(model, compiler)
         self.is_checked = False
         self.reason: str | None = None
-        if model.config.family not in FAMILIES:
-            self._give_up(f"family {model.config.family} is not among {', '.join(FAMILIES)}")
-        elif not (wanted.forces or wanted.stress):
+        if not (wanted.forces or wanted.stress):
             self._give_up("there are neither forces nor stresses to train on")
 
     def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> Terms:
         """See `Step`."""
-        if self.reason is None and (found := filled(batch, self.cutoff)).is_symbolic:
+        if self.reason is None and (found := filled(batch, self.config)) is not None:
             wanted = {"forces": self.wanted.forces, "stress": self.wanted.stress}
             by_program = partial(self.eager.descend, lambda same: self.program.predict(same, found, **wanted))
             if not self.is_checked:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import batch_of_atoms
+from gnn.graphs.grid import atom_grid
 from gnn.models.pairs import PairGrid, PairList, pair_grid, pair_sums
 from gnn.models.rows import Scatter
 
@@ -25,8 +26,8 @@ def plain(batch: Batch, radial: Tensor, x: Tensor) -> Tensor:
 
 
 def both(batch: Batch) -> list[PairGrid | PairList]:
-    width = int(batch.n_atoms.max())
-    return [pair_grid(batch, width), PairList(batch.senders, batch.receivers, len(batch.numbers))]
+    grids = [atom_grid(batch.structure, batch.n_atoms, least) for least in (1, 7)]
+    return [*(pair_grid(batch, grid) for grid in grids), PairList(batch.senders, batch.receivers, len(batch.numbers))]
 
 
 BATCHES = {
@@ -86,7 +87,7 @@ def test_large_structures_are_summed_edge_by_edge() -> None:
 def test_chunks_of_edges_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of_atoms([molecule("CH4")], 3.6, dtype=torch.float64)
     radial, x = torch.randn(len(batch.senders), GROUPS).double(), torch.randn(3, 5, 4).double()
-    pairs = both(batch)[1]
+    pairs = both(batch)[-1]
     whole = pairs.sum(radial, x)
     monkeypatch.setattr("gnn.models.pairs.CHUNK_EDGES", 3)
     torch.testing.assert_close(pairs.sum(radial, x), whole)
@@ -94,7 +95,7 @@ def test_chunks_of_edges_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_empty_places_take_nothing() -> None:
     batch = batch_of_atoms(BATCHES["ragged"], 3.6, dtype=torch.float64)
-    grid = pair_grid(batch, 5)
+    grid = pair_grid(batch, atom_grid(batch.structure, batch.n_atoms))
     radial = torch.ones(len(batch.senders), 1, dtype=torch.float64)
     filled = Scatter.apply(radial, grid.place, 75).sum()
     assert float(grid.weights(radial).sum()) == float(filled) == len(batch.senders)

@@ -52,12 +52,14 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         calibration: float | None = None,
         cutoff: float = 4.0,
         trained_on: tuple[str, ...] = tuple(ELEMENTS),
+        family: str = "ace",
     ) -> Path:
         specs = {
             "gap": PropertySpec(unit="eV"),
             "charge": PropertySpec(unit="e", level="atom"),
         }
         config = ModelConfig(
+            family=family,
             elements=ELEMENTS,
             cutoff=cutoff,
             channels=8,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gnn.models.model import Model, build_model
+from gnn.models.network import FAMILIES
 from gnn.models.program import CompileWarning
 from gnn.training.config import TrainConfig
 from gnn.training.loop import train
@@ -32,6 +33,11 @@ def model(tiny_recipe: Callable[..., Any]) -> Model:
     return build_model(tiny_recipe().model, seed=1)
 
 
+@pytest.fixture(params=FAMILIES)
+def of_any_family(request: pytest.FixtureRequest, tiny_recipe: Callable[..., Any]) -> Model:
+    return build_model(tiny_recipe().model.model_copy(update={"family": request.param, "edge_l_max": 2}), seed=1)
+
+
 def gradient(step: Step, model: Model, batch: Any) -> tuple[dict[str, Tensor], list[Tensor]]:
     model.zero_grad()
     losses = step(batch, 0.7, None)
@@ -48,9 +54,9 @@ def assert_same_gradient(compiled: Step, eager: Step, model: Model, batch: Any) 
 
 
 def test_one_trace_serves_batches_of_all_sizes(
-    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+    of_any_family: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
 ) -> None:
-    losses = tiny_config(losses=WEIGHED).losses
+    model, losses = of_any_family, tiny_config(losses=WEIGHED).losses
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         compiled = CompiledStep(model, losses, Scales(), BOTH, as_it_is)
@@ -107,15 +113,10 @@ def test_a_compiler_that_fails_gives_its_reason(
     assert not step.is_checked
 
 
-def test_what_cannot_be_compiled_is_said_at_once(
-    model: Model, tiny_config: Callable[..., TrainConfig], tiny_recipe: Callable[..., Any]
-) -> None:
+def test_what_cannot_be_compiled_is_said_at_once(model: Model, tiny_config: Callable[..., TrainConfig]) -> None:
     losses = tiny_config(losses=WEIGHED).losses
     with pytest.warns(CompileWarning, match="neither forces nor stresses"):
         CompiledStep(model, losses, Scales(), Wanted(forces=False, stress=False))
-    tensor = build_model(tiny_recipe().model.model_copy(update={"family": "tensor"}))
-    with pytest.warns(CompileWarning, match="family tensor is not among ace"):
-        CompiledStep(tensor, losses, Scales(), BOTH)
 
 
 def test_the_configuration_chooses_the_step(model: Model, tiny_config: Callable[..., TrainConfig]) -> None:
