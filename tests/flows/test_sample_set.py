@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.bench.sample_noise import row
-from flows.bench.sample_plan import ELEMENTS, bridge_jobs, compounds, truth_formulas
+from flows.bench.sample_plan import ELEMENTS, bridge_jobs, compounds, narrow_bridge_jobs, truth_formulas
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
@@ -66,6 +66,15 @@ def test_bridges_start_with_one_of_every_composition_and_lattice(bridges: list[L
     first = [(reduced_formula(job.numbers), job.config_type) for job in bridges[: len(bridges) // 2]]
     assert len(set(first)) == len(first)
     assert all(len(set(job.numbers)) == 2 for job in bridges[:24])
+
+
+def test_narrow_bridges_are_as_near_to_ab_as_seven_sites_come() -> None:
+    jobs = narrow_bridge_jobs()
+    found = Counter((reduced_formula(job.numbers), job.config_type) for job in jobs)
+    pairs = [(a, i, b, 7 - i) for a, b in combinations(sorted(ELEMENTS), 2) for i in (3, 4)]
+    assert {formula for formula, _ in found} == {f"{a}{i}{b}{j}" for a, i, b, j in pairs}
+    assert len(found) == 24 and set(found.values()) == {2}
+    assert not truth_formulas(compounds()) & {formula for formula, _ in found}
 
 
 def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
