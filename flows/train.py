@@ -226,6 +226,7 @@ def write_plan(
         calibration=uncertainty.calibration,
         whitening=uncertainty.whitening,
         code=code_version(),
+        trained_on=sorted({name for outcome in outcomes for name in outcome.trained_on}),
     )
 
 

@@ -43,7 +43,7 @@ class Goal(BaseModel):
 
 
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, and its goals; `note`: what else a reader must know."""
+    """A task, how it is trained, with which seeds, and its goals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,6 @@ class Case(BaseModel):
     seeds: tuple[int, ...]
     changes: dict[str, Any]
     goals: tuple[Goal, ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ COLUMNS = [
     Column(name="deviation", digits=3),
     Column(name="seeds"),
     Column(name="CPU s a seed", digits=0),
+    Column(name="on"),
     Column(name="reached"),
     Column(name="training"),
 ]
@@ -121,7 +121,7 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         if name in known
         for goal in known[name].goals
     ]
-    titles = [f"{name}: {task_named(case.task).title}. {case.note}".strip() for name, case in known.items()]
+    titles = [f"{name}: {task_named(case.task).title}." for name, case in known.items()]
     part = Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)
     seeds = sorted({record["key"]["seed"] for record in records})
     notes = ["Errors on what was not trained on; the deviation is that of the seeds."]
@@ -157,6 +157,7 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         stdev(values) if len(values) > 1 else None,
         len(values),
         mean(record["result"]["cpu_s"] for record in records),
+        ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
         in_words(records[0]["key"]["changes"]),
     ]

@@ -20,6 +20,7 @@ def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) 
     Test errors come flat; `cpu_s` is the training's, validation included; `total_cpu_s` is that of the whole call.
     """
     from flows.train import train
+    from gnn.training.checkpoint import read_manifest
     from gnn.training.config import make_config
 
     bring(task, data, home)
@@ -36,6 +37,7 @@ def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) 
         "epochs": found.epochs,
         "steps": found.steps,
         "parameters": n_weights(checkpoint),
+        "trained_on": read_manifest(checkpoint).producer.trained_on,
         "sha256": found.sha256,
     }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from flows.cli.results import Result
+from gnn.machine import processor
 
 Cell = str | int | float | None
 OWN_VERSIONS = ("torch", "numpy", "ase")
@@ -102,16 +102,6 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return names[0].strip()
-    return platform.processor() or platform.machine()
 
 
 def own_versions() -> dict[str, str]:

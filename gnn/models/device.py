@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from gnn.errors import InputError
+from gnn.machine import processor
 
 
 def device_of(name: str) -> torch.device:
@@ -22,3 +23,8 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise InputError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} GPUs")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

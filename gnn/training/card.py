@@ -126,4 +126,6 @@ def _cost(manifest: dict[str, Any]) -> str:
     training = manifest["training"]
     minutes = training.get("minutes")
     budget = f"{minutes:g} minutes" if minutes else f"{training.get('epochs')} epochs"
-    return f"Budget {budget}; {cost or 'cost not recorded'}. The whole configuration is in `model.json`."
+    places = " and ".join(manifest["producer"]["trained_on"])
+    spent = f"{budget} on {places}" if places else budget
+    return f"Budget {spent}; {cost or 'cost not recorded'}. The whole configuration is in `model.json`."

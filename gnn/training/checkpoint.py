@@ -60,6 +60,7 @@ class Producer(_Model):
     torch: str
     code: str | None = Field(None, description="commit of the source tree, where known")
     created: str
+    trained_on: list[str] = Field(default_factory=list, description="processors or GPUs")
 
 
 class Calibration(_Model):
@@ -140,6 +141,7 @@ def write_checkpoint(
     calibration: Calibration | None = None,
     whitening: Tensor | None = None,
     code: str | None = None,
+    trained_on: Sequence[str] = (),
 ) -> CheckpointManifest:
     """Write a whole checkpoint beside `folder`, then move it into place; an older one there is replaced.
 
@@ -172,7 +174,7 @@ def write_checkpoint(
         metrics=metrics or {},
         training=training or {},
         cost=cost or {},
-        producer=producer(code),
+        producer=producer(code, trained_on),
         sha256=file_sha256(temporary / WEIGHTS_NAME),
         tensors=read_header(temporary / WEIGHTS_NAME),
     )
@@ -215,13 +217,14 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
     )
 
 
-def producer(code: str | None) -> Producer:
-    """The running program and the time."""
+def producer(code: str | None, trained_on: Sequence[str] = ()) -> Producer:
+    """The running program, the time, and where the training ran."""
     return Producer(
         sluice=__version__,
         torch=str(torch.__version__),
         code=code,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        trained_on=list(trained_on),
     )
 
 

@@ -14,7 +14,7 @@ from gnn.errors import InputError, SluiceError
 from gnn.files import locked
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import Split
-from gnn.models.device import device_of
+from gnn.models.device import device_name, device_of
 from gnn.models.model import Model, build_model
 from gnn.training import state as disk
 from gnn.training.config import TrainConfig
@@ -114,6 +114,7 @@ class Trainer:
         if self.processes.size != self.config.devices:
             raise InputError(f"devices = {self.config.devices}, but {self.processes.size} process(es) were started")
         self.state.resumes += found is not None
+        self._note_device()
         self._start_clocks()
         if self.recipe.initial_weights is not None and self.state.step == 0:
             self._record(self._validate())
@@ -121,6 +122,10 @@ class Trainer:
             self._epoch()
         self._finish()
         return self._outcome(reused=False)
+
+    def _note_device(self) -> None:
+        if (name := device_name(self.device)) not in self.state.trained_on:
+            self.state.trained_on.append(name)
 
     def _epoch(self) -> None:
         """The rest of the current epoch, unless the budget ends before it does."""
@@ -397,4 +402,5 @@ class Trainer:
             metrics=state.best_metrics,
             curve=state.curve,
             reused=reused,
+            trained_on=tuple(state.trained_on),
         )

@@ -36,3 +36,4 @@ class TrainOutcome:
     metrics: dict[str, float]
     curve: list[EpochRecord]
     reused: bool
+    trained_on: tuple[str, ...]

@@ -65,6 +65,7 @@ class TrainState(BaseModel):
     cpu_s: float = 0.0
     validation_s: float = 0.0
     resumes: int = 0
+    trained_on: list[str] = Field(default_factory=list, description="processors or GPUs, in the order they came")
     best_score: float | None = None
     best_epoch: int | None = None
     best_metrics: dict[str, float] = Field(default_factory=dict)

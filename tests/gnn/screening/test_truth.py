@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnn.screening.truth import score, truth_cases
+from gnn.screening.truth import TruthCase, distinct, score, truth_cases
 from gnn.structures.record import Record, Source
 
 
@@ -32,6 +34,29 @@ def test_only_converged_relaxations_are_cases() -> None:
     ]
     cases = truth_cases(records)
     assert [(case.start.energy, case.end.energy) for case in cases] == [(-1.0, -1.2)]
+
+
+def ended_as(atoms: Atoms, energy_per_atom: float) -> TruthCase:
+    """A relaxation that ended there."""
+    end = Record(
+        dataset="d",
+        theory="t",
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell[:],
+        pbc=atoms.pbc,
+        energy=energy_per_atom * len(atoms),
+    )
+    return TruthCase(end, end)
+
+
+def test_a_crystal_counts_once_however_it_was_reached() -> None:
+    brass = bulk("CuZn", "cesiumchloride", a=2.95)
+    stretched = brass.copy()
+    stretched.set_cell(stretched.cell * [1.0, 1.0, 1.4], scale_atoms=True)
+    first, again = ended_as(brass, -3.0), ended_as(brass * (1, 1, 2), -3.0005)
+    other_lattice, other_energy = ended_as(stretched, -3.0), ended_as(brass, -2.99)
+    assert distinct([first, again, other_lattice, other_energy]) == [first, other_lattice, other_energy]
 
 
 @given(st.lists(st.floats(-1, 1), min_size=10, max_size=60, unique=True))

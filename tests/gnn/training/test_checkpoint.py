@@ -47,6 +47,7 @@ def checkpoint(members: list[Model], copper: Any, tmp_path: Path) -> Path:
     write_checkpoint(
         folder, members, name="copper", graph_set=copper.graph_set, metrics={"test": errors},
         training={"minutes": 5.0}, cost={"cpu_s": 12.0}, calibration=Calibration(energy_scale=2.0, n=40), code="abc",
+        trained_on=["a GPU"],
     )  # fmt: skip
     return folder
 
@@ -126,6 +127,7 @@ def test_the_card_says_what_a_stranger_needs(checkpoint: Path) -> None:
         "emt/ase",
         "Al, Cu",
         "3.21",
+        "5 minutes on a GPU",
         "55.5",
         "Intended use",
         "load(",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gnn.errors import InputError, SluiceError
+from gnn.machine import processor
 from gnn.training import state as disk
 from gnn.training.config import LossConfig
 from gnn.training.loop import Trainer, train
@@ -93,6 +94,7 @@ def test_a_finished_run_is_reused(copper: Any, tiny_recipe: Callable[..., Any], 
     assert again.reused
     assert not steps
     assert same(weights(first), weights(again))
+    assert first.trained_on == again.trained_on == (processor(),)
 
 
 def test_another_configuration_is_refused_in_the_same_folder(
