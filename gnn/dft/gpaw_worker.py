@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from typing import Any
 
 from ase import Atoms
@@ -11,6 +14,9 @@ from ase import Atoms
 from gnn.dft.engine import Labelled, RelaxSettings
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.relaxation import run_job
+
+WATCH_S = 2.0
+"""Seconds between two looks at whether the process that asked is still there."""
 
 
 def calculator(settings: GpawSettings, periodic: bool, point_group: bool) -> Any:
@@ -53,8 +59,21 @@ def answer(line: str) -> dict[str, Any]:
     return {"frames": frames, "converged": labelled.converged, "cpu_s": labelled.cpu_s}
 
 
+def end_with_parent(watch_s: float = WATCH_S) -> None:
+    """End soon after the process that started this one: a label that nobody waits for would hold a core for hours."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(watch_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Answer jobs until stdin closes; whatever GPAW prints goes to stderr."""
+    end_with_parent()
     out, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         out.write(json.dumps(answer(line)) + "\n")

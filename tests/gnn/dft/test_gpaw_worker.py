@@ -6,7 +6,9 @@ import io
 import json
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -137,3 +139,38 @@ def test_the_reason_of_an_error_is_kept(engine_of):
     engine = engine_of('input(); print(\'{"error": "KohnShamConvergenceError: no"}\', flush=True)')
     with pytest.raises(LabelError, match="KohnShamConvergenceError: no"):
         engine.run(bulk("Cu"), "static", RELAX)
+
+
+BUSY_WORKER = """
+import time
+from gnn.dft.gpaw_worker import end_with_parent
+end_with_parent(0.1)
+print("watching", flush=True)
+time.sleep(60)
+"""
+ASKER = f"""
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", {BUSY_WORKER!r}], stdout=subprocess.PIPE)
+worker.stdout.readline()
+print(worker.pid, flush=True)
+worker.wait()
+"""
+
+
+def is_alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_busy_worker_ends_when_its_asker_is_killed():
+    asker = subprocess.Popen([sys.executable, "-c", ASKER], stdout=subprocess.PIPE, text=True)
+    worker = int(asker.stdout.readline())
+    assert is_alive(worker)
+    asker.kill()
+    asker.wait()
+    deadline = time.monotonic() + 20
+    while is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(worker)
