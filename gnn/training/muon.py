@@ -23,12 +23,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     a, b, c = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-20)
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrices.shape)
 
 
 class Muon(torch.optim.Optimizer):
