@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 FOREIGN = "foreign:"
 SUFFIXES = (".extxyz", ".xyz")
-NOT_OF_ASE = ("json", "csv", "parquet", "deepmd", "tar")
-"""Readers of formats that ASE does not know."""
 
 
 def open_potential(
@@ -99,12 +97,11 @@ def read_structures(file: Path) -> list[Atoms]:
     Raises:
         InputError: there is no such file, neither can read it, or it holds no structure.
     """
-    from gnn.structures.readers import guess_reader
+    from gnn.structures.readers import known_to_ase
 
     if not file.exists():
         raise InputError(f"there is no file {file}")
-    ours = guess_reader(file) in NOT_OF_ASE
-    structures = read_by_readers(file) if ours else read_by_ase(file)
+    structures = read_by_ase(file) if known_to_ase(file) else read_by_readers(file)
     if not structures:
         raise InputError(f"{file} holds no structure")
     return structures

@@ -39,21 +39,25 @@ def unremarked(_: str) -> None:
 
 @dataclass(frozen=True)
 class Reader:
-    """One format: what its names look like, what its units are, how its rows are grouped unless a card says."""
+    """One format: what its names look like, what its units are, how its rows are grouped unless a card says.
+
+    known_to_ase: whether ASE reads it too.
+    """
 
     read: Callable[[Path, ReadingRules], Iterator[Row]]
     names: tuple[str, ...]
     units: Units = ASE_UNITS
     group: GroupBy = "none"
+    known_to_ase: bool = True
 
 
 READERS: dict[str, Reader] = {
     "extxyz": Reader(read_extxyz, ("*.xyz", "*.extxyz", "*.exyz")),
     "ase-traj": Reader(read_traj, ("*.traj",), group="file"),
     "ase-db": Reader(read_db, ("*.db",)),
-    "json": Reader(read_json, ("*.json", "*.jsonl", "*.json.txt"), units=NO_UNITS),
-    "csv": Reader(read_csv, ("*.csv", "*.tsv"), units=NO_UNITS, group="chemical_system"),
-    "deepmd": Reader(read_deepmd, (), group="file"),
+    "json": Reader(read_json, ("*.json", "*.jsonl", "*.json.txt"), units=NO_UNITS, known_to_ase=False),
+    "csv": Reader(read_csv, ("*.csv", "*.tsv"), units=NO_UNITS, group="chemical_system", known_to_ase=False),
+    "deepmd": Reader(read_deepmd, (), group="file", known_to_ase=False),
     "vasprun": Reader(read_vasprun, ("*vasprun*.xml*", "*vasprun*"), group="file"),
     "outcar": Reader(read_outcar, ("*outcar*",), group="file"),
     "ase": Reader(read_any_ase, ("*",)),
@@ -81,6 +85,16 @@ def guess_reader(path: Path) -> str:
     if name.endswith(".parquet"):
         return PARQUET
     return next(key for key, reader in READERS.items() if any(fnmatch(name, pattern) for pattern in reader.names))
+
+
+def known_to_ase(path: Path) -> bool:
+    """Whether ASE reads the format of a file or folder.
+
+    Raises:
+        UnreadableFile: a folder that is no DeePMD system.
+    """
+    name = guess_reader(path)
+    return name in READERS and READERS[name].known_to_ase
 
 
 def read_records(path: Path, card: Card, remark: Remark = unremarked) -> Iterator[Record | Rejected]:
