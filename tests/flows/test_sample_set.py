@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows.bench.sample_formulas import HELD_OUT, SEEN, UNSEEN, divided
 from flows.bench.sample_noise import row
 from flows.bench.sample_plan import ELEMENTS, bridge_jobs, compounds, narrow_bridge_jobs, truth_formulas
 from flows.demo import sample_file
@@ -53,6 +54,13 @@ def test_every_structure_has_all_labels_and_a_group(part: Callable[[str], list[R
 
 def test_no_formula_of_the_truth_was_trained_on(part: Callable[[str], list[Record]]) -> None:
     assert not formulas(part("sample")) & formulas(part("sample-truth"))
+
+
+def test_formulas_are_held_out_with_all_their_structures(part: Callable[[str], list[Record]]) -> None:
+    parts = divided(part("sample"))
+    assert formulas(parts[UNSEEN]) == HELD_OUT
+    assert not formulas(parts[SEEN]) & HELD_OUT
+    assert sum(map(len, parts.values())) == len(part("sample"))
 
 
 def test_bridges_lie_between_the_prototypes_and_touch_no_hidden_formula(bridges: list[LabelJob]) -> None:
