@@ -25,8 +25,6 @@ from gnn.structures.atoms import record_to_atoms
 from gnn.structures.record import RECORD_SCHEMA, table_to_records
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from gnn.potentials.load import CheckpointPotential
 
 SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
@@ -158,9 +156,12 @@ def _predicted(potential: CheckpointPotential, hull: ReferenceHull, cases: list[
     from gnn.simulation.relax import RelaxSettings, relax_many
 
     starts = [record_to_atoms(case.start) for case in cases]
-    relaxed: list[Atoms] = [r.atoms for r in relax_many(starts, potential, RelaxSettings(fmax=FMAX))]
-    energies = [prediction.energy for prediction in potential.predict_atoms(relaxed)]
-    return [_formation_energy(hull, a.numbers, energy) for a, energy in zip(relaxed, energies, strict=True)]
+    relaxed = relax_many(starts, potential, RelaxSettings(fmax=FMAX))
+    energies = [prediction.energy for prediction in potential.predict_atoms([r.atoms for r in relaxed])]
+    return [
+        _formation_energy(hull, r.atoms.numbers, energy) if r.converged else np.inf  # as campaigns drop it
+        for r, energy in zip(relaxed, energies, strict=True)
+    ]
 
 
 def describe(result: DemoResult) -> dict[str, Any]:

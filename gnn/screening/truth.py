@@ -70,7 +70,8 @@ def _is_relaxed(record: Record) -> bool:
 def score(predicted: Floats, true: Floats) -> TruthScore:
     """Rank correlation, recall of the true best decile within the predicted best decile, and MAE.
 
-    Shapes: (n,), (n,), eV/atom; lower is better. A decile holds at least one case.
+    Shapes: (n,), (n,), eV/atom; lower is better. A prediction that failed is inf: last in rank, and not in the MAE. A
+    decile holds at least one case.
     """
     best = max(1, round(BEST_SHARE * len(true)))
     true_best = set(np.argsort(true, kind="stable")[:best].tolist())
@@ -79,5 +80,5 @@ def score(predicted: Floats, true: Floats) -> TruthScore:
         n=len(true),
         spearman=float(spearmanr(predicted, true).statistic),
         best_decile_recall=len(true_best & predicted_best) / best,
-        mae=float(np.mean(np.abs(predicted - true))),
+        mae=float(np.mean(np.abs(predicted - true)[np.isfinite(predicted)])),
     )

@@ -69,6 +69,16 @@ def test_the_truth_itself_scores_perfectly(values: list[float]) -> None:
     assert score(-true, true).spearman == pytest.approx(-1.0)
 
 
+def test_what_failed_comes_last_and_is_not_in_the_mae() -> None:
+    true = np.arange(20.0)
+    predicted = true + 0.5
+    predicted[0] = np.inf
+    found = score(predicted, true)
+    assert found.best_decile_recall == 0.5
+    assert found.mae == pytest.approx(0.5)
+    assert found.spearman < 0.75
+
+
 def test_recall_counts_the_best_decile() -> None:
     true = np.arange(20.0)
     predicted = true.copy()

@@ -54,6 +54,17 @@ def test_noise_and_few_cells_say_nothing() -> None:
     assert single.remark() is None
 
 
+def test_three_rattled_cells_are_too_few() -> None:
+    rng, cells = np.random.default_rng(3), ShearedCells()
+    strains = 0.03 * rng.normal(size=(3, 3))
+    for strain in strains:
+        cell = np.eye(3)
+        for value, (i, j) in zip(strain, SHEARS, strict=True):
+            cell[i, j] = cell[j, i] = value
+        cells.note(record(4.0 * cell, np.concatenate([np.zeros(3), strain[[2, 0, 1]]])))
+    assert cells.remark() is None
+
+
 def test_only_nearly_cubic_sheared_cells_count() -> None:
     assert shear_strain(4.0 * np.eye(3)) is None
     assert shear_strain(np.array([[0, 2, 2], [2, 0, 2], [2, 2, 0]], dtype=float)) is None
