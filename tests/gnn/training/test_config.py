@@ -84,7 +84,7 @@ def test_defaults_come_from_the_data(copper: Any, tiny_config: Callable[..., Any
     assert recipe.model.cutoff == 4.0
     assert recipe.model.energy_scale == copper.graph_set.statistics.force_rms
     assert recipe.model.mean_neighbours == copper.graph_set.statistics.mean_neighbours
-    assert recipe.max_atoms == 64
+    assert recipe.max_atoms == 128
     assert recipe.wanted.forces
     assert recipe.wanted.stress
     assert "16 training" in recipe.remarks[0]
