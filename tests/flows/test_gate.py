@@ -36,7 +36,9 @@ def ingest_more(home: Home, n: int, seed: int) -> None:
 
 def configuration(**changes: Any) -> Any:
     base = {"data": {"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure"}, "preset": "small", "model": TINY}
-    return make_config({**base, "epochs": 4, "register_as": "copper", "device": "cpu", **changes})
+    return make_config(
+        {**base, "epochs": 4, "batch": {"max_atoms": 64}, "register_as": "copper", "device": "cpu", **changes}
+    )
 
 
 def trained(home: Home, **changes: Any) -> registry.RegisteredModel:
