@@ -32,6 +32,8 @@ CARD = "sluice-sample"
 TRAINING, TRUTH = "sample", "sample-truth"
 MODEL = "sample"
 FMAX = 0.05
+NETWORK = {"preset": "small", "model": {"family": "tensor"}}
+"""What each member of the demo's committee is, as tables of a training configuration."""
 
 
 @dataclass
@@ -101,8 +103,7 @@ def train_model(home: Home, minutes: float, committee: int, cluster: str) -> Tra
     config = make_config(
         {
             "data": {"datasets": [TRAINING], "train_on_elements": True},
-            "preset": "small",
-            "model": {"family": "tensor"},
+            **NETWORK,
             "minutes": minutes,
             "committee": committee,
             "register_as": MODEL,
