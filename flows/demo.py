@@ -157,11 +157,9 @@ def _predicted(potential: CheckpointPotential, hull: ReferenceHull, cases: list[
     from gnn.simulation.relax import RelaxSettings, relax_many
 
     starts = [record_to_atoms(case.start) for case in cases]
-    relaxed = relax_many(starts, potential, RelaxSettings(fmax=FMAX))
-    energies = [prediction.energy for prediction in potential.predict_atoms([r.atoms for r in relaxed])]
     return [
-        _formation_energy(hull, r.atoms.numbers, energy) if r.converged else np.inf  # as campaigns drop it
-        for r, energy in zip(relaxed, energies, strict=True)
+        _formation_energy(hull, r.atoms.numbers, r.energy) if r.converged else np.inf  # as campaigns drop it
+        for r in relax_many(starts, potential, RelaxSettings(fmax=FMAX))
     ]
 
 

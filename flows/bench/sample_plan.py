@@ -50,6 +50,13 @@ CHEAP, DEAREST = 100, 220
 DEAREST_RATTLED = 600
 """The same for rattled cells, which have no symmetry: some forty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
+OPEN_LATTICES = ("zincblende", "half-Heusler", "NaTl", "rocksalt", "fluorite", "wurtzite", "perovskite")
+OPEN_ELEMENTAL = ("diamond", "sc")
+OPEN_SCALES = (1.2, 0.95, 1.55, 1.9)
+"""Open lattices end their relaxations at 1.2 to 1.8 times the volume that the elements' volumes add up to."""
+DEAREST_OPEN = 240
+FREE_ATOM_BOX = 10.0
+"""Å. A cube: in an oblong box the degenerate levels of Si split and do not converge."""
 ORDERING_SITES = 5
 N_ORDERINGS = 800
 SLOW_LATTICES = ("fcc-5.3", "bcc-5.2")
@@ -244,20 +251,60 @@ def _element_jobs() -> Iterator[LabelJob]:
         yield from _volumes_of_elements(prototype)
 
 
+def atom_jobs() -> list[LabelJob]:
+    """Free atoms, which reference energies are taken from.
+
+    With references fitted to crystals atoms that part cost nothing, and open lattices expanded without end.
+    """
+    centre = [FREE_ATOM_BOX / 2] * 3
+    atoms = [Atoms(element, positions=[centre], cell=[FREE_ATOM_BOX] * 3) for element in ELEMENTS]
+    return [LabelJob.of(atom, "static", f"{atom.symbols}-atom", "free-atom") for atom in atoms]
+
+
+def open_lattice_jobs(pool: list[Decoration]) -> list[LabelJob]:
+    """Visible compounds and the elements on open lattices, from dense to parted, cheapest first at each volume.
+
+    The volumes of the other jobs end where these lattices begin.
+    """
+    hidden = truth_formulas(pool)
+    compounds = [d for d in pool if d.formula not in hidden and d.prototype.name in OPEN_LATTICES]
+    lattices = [p for p in (*ELEMENTAL, *_unusual_lattices()) if p.name in (*OPEN_ELEMENTAL, *OPEN_LATTICES)]
+    elements = [Decoration(lattice, (element,)) for lattice in lattices for element in ELEMENTS]
+    jobs: list[LabelJob] = []
+    for scale in OPEN_SCALES:
+        chosen = [*compounds, *elements] if scale > max(ELEMENT_SCALES) else compounds
+        jobs += sorted(_affordable((_open_volume(d, scale) for d in chosen), DEAREST_OPEN), key=_cost_of)
+    return jobs
+
+
+def _open_volume(decoration: Decoration, scale: float) -> LabelJob:
+    return _job(decoration.atoms(scale), "static", decoration.crystal, f"open-{decoration.prototype.name}")
+
+
+def _cost_of(job: LabelJob) -> int:
+    return label_cost(job.atoms())
+
+
 def lattice_jobs() -> list[LabelJob]:
     """The elements alone on the lattices of the compound prototypes, cheapest first.
 
     A crystal that training never saw is off by what its lattice costs, more than by its elements' order on it: without
     them Si-rich A15 and perovskite were wrong by 70 to 170 meV/atom.
     """
+    jobs = [job for lattice in _unusual_lattices() for job in _volumes_of_elements(lattice)]
+    return sorted(_affordable(jobs, DEAREST), key=_cost_of)
+
+
+def _unusual_lattices() -> list[Prototype]:
+    """The lattices of the compound prototypes that are none of the elements' own, each once."""
     known = {fingerprint(Decoration(prototype, ("Si",)).atoms()) for prototype in ELEMENTAL}
-    jobs: list[LabelJob] = []
+    lattices: list[Prototype] = []
     for lattice in map(_with_one_label, PROTOTYPES.values()):
         found = fingerprint(Decoration(lattice, ("Si",)).atoms())
         if len(lattice.sites) <= LARGEST_CELL and found not in known:
             known.add(found)
-            jobs += _volumes_of_elements(lattice)
-    return sorted(_affordable(jobs, DEAREST), key=lambda job: label_cost(job.atoms()))
+            lattices.append(lattice)
+    return lattices
 
 
 def _with_one_label(prototype: Prototype) -> Prototype:
@@ -374,7 +421,7 @@ def _bridges(orderings: list[Ordering]) -> list[LabelJob]:
         name = f"{ordering.derivative.name} {'-'.join(ordering.elements)}"
         atoms = _rattled(ordering.atoms(), name)
         jobs.append(_job(atoms, "static", name, f"ordering-{ordering.derivative.parent}-rattled"))
-    return sorted(jobs, key=lambda job: label_cost(job.atoms()))[:BRIDGES_A_PLACE]
+    return sorted(jobs, key=_cost_of)[:BRIDGES_A_PLACE]
 
 
 def _dealt_orderings(wanted: Callable[[str], bool]) -> Iterator[Ordering]:
@@ -430,6 +477,13 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     """
     pool = compounds()
     hidden = truth_formulas(pool)
-    special = [*known_jobs(pool), *narrow_bridge_jobs(hidden), *bridge_jobs(hidden), *lattice_jobs()]
+    special = [
+        *atom_jobs(),
+        *known_jobs(pool),
+        *open_lattice_jobs(pool),
+        *narrow_bridge_jobs(hidden),
+        *bridge_jobs(hidden),
+        *lattice_jobs(),
+    ]
     training = [*special, *sorted(training_jobs(pool), key=_turn)]
-    return training, sorted(truth_jobs(pool), key=lambda job: label_cost(job.atoms()))
+    return training, sorted(truth_jobs(pool), key=_cost_of)

@@ -35,10 +35,14 @@ class ShardInfo(_Model):
 
 
 class TheoryReferences(_Model):
-    """Reference energy (eV) of each element at one level of theory, and where it comes from."""
+    """Reference energy (eV) of each element at one level of theory, and where it comes from.
+
+    bonding: what atoms of an element have beside a free atom's energy in the mean of the structures (eV).
+    """
 
     energies: dict[str, float]
     source: dict[str, Literal["isolated", "fitted"]]
+    bonding: dict[str, float] = Field(default_factory=dict)
 
 
 class PropertyStatistics(_Model):
@@ -52,7 +56,7 @@ class PropertyStatistics(_Model):
 class Statistics(_Model):
     """Statistics of the training split.
 
-    energy_rms: eV/atom, after the references are subtracted; force_rms: eV/Å; stress_rms: eV/Å³.
+    energy_rms: eV/atom, after references and bonding are subtracted; force_rms: eV/Å; stress_rms: eV/Å³.
     """
 
     n_structures: int

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from gnn.files import digest
 from gnn.lake.table import Lake
 
-BUILDER_VERSION = 1
-"""Raised when the same rows would give other graphs."""
+BUILDER_VERSION = 2
+"""Raised when the same rows would give other graphs, references or statistics."""
 
 TARGET_ATOMS = 50_000
 """Atoms after which a cut is due on average: some seconds of work and some 40 MB of graphs."""

@@ -25,22 +25,34 @@ def fit_references(
     """Reference energies e_z (eV) with E ≈ Σ_z n_z e_z.
 
     elements (Z,), counts (S, Z) atoms of each element in each structure, energies (S,) eV total. An element with an
-    isolated atom takes its energy. The others take the least-squares solution of the energies per atom of what remains,
-    the one of least norm where compositions do not determine it (a set with one composition has a line of solutions).
+    isolated atom takes its energy, and what such elements leave over in the mean is their `bonding`. The others take
+    the least-squares solution of the energies per atom of what remains, the one of least norm where compositions do not
+    determine it (a set with one composition has a line of solutions).
     An element that is in no structure with an energy and has no isolated atom is refused: it is not in the result.
     """
     given = dict(isolated or {})
-    known = [column for column, element in enumerate(elements) if element in given]
-    open_columns = [
-        column for column in range(len(elements)) if column not in known and len(counts) and counts[:, column].any()
-    ]
-    offsets = np.array([given.get(element, 0.0) for element in elements])
-    solution = _least_norm(_reduced_chunks(counts, energies, offsets, open_columns), len(open_columns))
-    fitted = {elements[column]: float(value) for column, value in zip(open_columns, solution, strict=True)}
+    fitted = _fitted(elements, counts, energies, given, [element for element in elements if element not in given])
+    known = dict(sorted((given | fitted).items()))
     return TheoryReferences(
-        energies=dict(sorted((given | fitted).items())),
-        source={element: "isolated" if element in given else "fitted" for element in sorted(given | fitted)},
+        energies=known,
+        source={element: "isolated" if element in given else "fitted" for element in known},
+        bonding=_fitted(elements, counts, energies, known, [element for element in elements if element in given]),
     )
+
+
+def _fitted(
+    elements: Sequence[str],
+    counts: NDArray[np.integer[Any]],
+    energies: NDArray[np.float64],
+    known: Mapping[str, float],
+    wanted: Sequence[str],
+) -> dict[str, float]:
+    """What the `wanted` elements that occur have an atom (eV) beside what is known."""
+    occurring: NDArray[np.bool_] = np.any(np.reshape(counts, (-1, len(elements))) > 0, axis=0)
+    columns = [k for k, element in enumerate(elements) if element in wanted and occurring[k]]
+    offsets = np.array([known.get(element, 0.0) for element in elements])
+    solution = _least_norm(_reduced_chunks(counts, energies, offsets, columns), len(columns))
+    return {elements[column]: float(value) for column, value in zip(columns, solution, strict=True)}
 
 
 def lowest(energies: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -46,13 +46,14 @@ def _rms(square_sums: Floats, counts: Ints) -> float | None:
 def residuals(
     columns: Columns, rows: Ints, energies: EnergyChoice, references: Mapping[str, TheoryReferences]
 ) -> Floats:
-    """Energies per atom (eV) that the references leave over, of those `rows` that have an energy."""
+    """Energies per atom (eV) that references and bonding leave over, of those `rows` that have an energy."""
     known = rows[energies.known[rows]]
     left = energies.values[known].copy()
     theories = np.array([columns.theory[row] for row in known.tolist()], dtype=object)
     for theory, found in references.items():
         by_number = np.zeros(256)
-        by_number[[atomic_numbers[element] for element in found.energies]] = list(found.energies.values())
+        for element, energy in found.energies.items():
+            by_number[atomic_numbers[element]] = energy + found.bonding.get(element, 0.0)
         mine = theories == theory
         left[mine] -= columns.sum_over_atoms(known[mine], by_number)
     return left / columns.n_atoms[known]

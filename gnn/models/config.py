@@ -68,6 +68,8 @@ class ModelConfig(BaseModel):
     """Levels of theory, in the order of `Batch.theory`; each has its own readout and reference energies."""
     references: dict[str, dict[str, float]] = {}
     """Reference energy in eV by theory and element; an element that is not named has none (0)."""
+    bonding: dict[str, dict[str, float]] = {}
+    """What bonded atoms have beside their reference in the mean (eV), where that is a free atom; as `references`."""
     energy_scale: Annotated[float, Field(gt=0)] = 1.0
     """eV per unit of the network's energy: the RMS force of the training set in eV/Å."""
     properties: dict[str, PropertySpec] = {}
@@ -96,7 +98,7 @@ class ModelConfig(BaseModel):
         for name, values in (("elements", self.elements), ("theories", self.theories)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: a name stands twice in {values}")
-        strangers = sorted(set(self.references) - set(self.theories))
+        strangers = sorted((set(self.references) | set(self.bonding)) - set(self.theories))
         if strangers:
             raise ValueError(f"references: {', '.join(strangers)} is not among the theories {self.theories}")
         homeless = sorted(set(self.property_scales) - set(self.properties))

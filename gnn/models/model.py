@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch, edge_vectors
+from gnn.models.bonding import Bonding
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.constants import ExactConstants
 from gnn.models.derivatives import Derivatives, derivatives
@@ -38,7 +39,7 @@ class Prediction:
 
 
 class Model(ExactConstants):
-    """E = sum_i [E0(theory, z_i) + scale · ε_i], summed in float64; forces and stress are its derivatives."""
+    """E = sum_i [E0(theory, z_i) + bonding_i + scale · ε_i], in float64; forces and stress are its derivatives."""
 
     references: Tensor
     element_index: Tensor
@@ -56,6 +57,7 @@ class Model(ExactConstants):
             }
         )
         self.zbl = ZblRepulsion(config.cutoff) if config.zbl else None
+        self.bonding = Bonding(config) if any(map(any, (b.values() for b in config.bonding.values()))) else None
         self.constant("references", _reference_table(config))
         self.constant("element_index", _element_table(config))
 
@@ -131,9 +133,13 @@ class Model(ExactConstants):
     ) -> Tensor:
         """Each atom's energy in eV, float64 (N,)."""
         energy = self.energy_head(features, theory) * self.config.energy_scale
+        if self.zbl is None and self.bonding is None:
+            return energy.double() + self.references[theory, elements]
+        distance = torch.linalg.vector_norm(vectors, dim=1)
         if self.zbl is not None:
-            distance = torch.linalg.vector_norm(vectors, dim=1)
             energy = energy + self.zbl(batch.numbers, distance, batch.senders, batch.receivers)
+        if self.bonding is not None:
+            energy = energy + self.bonding(distance, batch.receivers, elements, theory)
         return energy.double() + self.references[theory, elements]
 
 

@@ -30,12 +30,12 @@ class TruthCase:
 
 @dataclass(frozen=True)
 class TruthScore:
-    """How a ranking compares with DFT's: n cases, MAE in eV/atom."""
+    """How a ranking compares with DFT's: n cases, MAE in eV/atom, None where every prediction failed."""
 
     n: int
     spearman: float
     best_decile_recall: float
-    mae: float
+    mae: float | None
 
 
 def truth_cases(records: Sequence[Record]) -> list[TruthCase]:
@@ -73,6 +73,7 @@ def score(predicted: Floats, true: Floats) -> TruthScore:
     Shapes: (n,), (n,), eV/atom; lower is better. A prediction that failed is inf: last in rank, and not in the MAE. A
     decile holds at least one case.
     """
+    finite = np.isfinite(predicted)
     best = max(1, round(BEST_SHARE * len(true)))
     true_best = set(np.argsort(true, kind="stable")[:best].tolist())
     predicted_best = set(np.argsort(predicted, kind="stable")[:best].tolist())
@@ -80,5 +81,5 @@ def score(predicted: Floats, true: Floats) -> TruthScore:
         n=len(true),
         spearman=float(spearmanr(predicted, true).statistic),
         best_decile_recall=len(true_best & predicted_best) / best,
-        mae=float(np.mean(np.abs(predicted - true)[np.isfinite(predicted)])),
+        mae=float(np.mean(np.abs(predicted - true)[finite])) if finite.any() else None,
     )

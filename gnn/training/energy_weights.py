@@ -14,9 +14,9 @@ PER_ANGSTROM = (40.0, 300.0)
 def energy_weights(statistics: Statistics) -> tuple[float, float]:
     """Weights of the energy at the beginning and after the hand-over.
 
-    They rise with what energies tell beside forces: the RMS energy (eV/atom, references subtracted) over the RMS force
-    (eV/Å). A molecule in motion has 0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of compounds, where
-    symmetry forbids most forces, 2 Å. What this is worth: docs/decisions/0009-energy-weights.md.
+    They rise with what energies tell beside forces: the RMS energy (eV/atom, references and bonding subtracted) over
+    the RMS force (eV/Å). A molecule in motion has 0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of
+    compounds, where symmetry forbids most forces, 2 Å. What this is worth: docs/decisions/0009-energy-weights.md.
     """
     if not statistics.force_rms or statistics.energy_rms is None:
         return LEAST

@@ -96,6 +96,7 @@ def continued(
             "elements": [*known.elements, *added.elements],
             "theories": list(graph_set.theories),
             "references": first_references(start, graph_set),
+            "bonding": {theory: known.bonding.get(start.base(theory), {}) for theory in graph_set.theories},
             "properties": properties,
             "property_scales": {n: known.property_scales.get(n, scale) for n, scale in scales.items()},
         }

@@ -10,9 +10,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.bench.sample_formulas import HELD_OUT, SEEN, UNSEEN, divided
+from flows.bench.sample_formulas import HELD_OUT, SEEN, SEVERAL, UNSEEN, divided, energy_per_atom, minima
 from flows.bench.sample_noise import row
-from flows.bench.sample_plan import ELEMENTS, bridge_jobs, compounds, narrow_bridge_jobs, truth_formulas
+from flows.bench.sample_plan import (
+    ELEMENTS,
+    OPEN_LATTICES,
+    bridge_jobs,
+    compounds,
+    narrow_bridge_jobs,
+    open_lattice_jobs,
+    truth_formulas,
+)
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
@@ -83,6 +91,27 @@ def test_narrow_bridges_are_as_near_to_a_hidden_ab_as_seven_sites_come() -> None
     assert {formula for formula, _ in found} == {f"{a}{i}{b}{7 - i}" for a, b in gaps for i in (3, 4)}
     assert len(found) == 4 * len(gaps) and set(found.values()) == {2}
     assert not hidden & {formula for formula, _ in found}
+
+
+def test_open_lattices_are_parted_to_nearly_twice_their_volume() -> None:
+    hidden = truth_formulas(compounds())
+    jobs = [job for job in open_lattice_jobs(compounds()) if len(set(job.numbers)) > 1]
+    assert not hidden & {reduced_formula(job.numbers) for job in jobs}
+    volumes: dict[tuple[str, str], list[float]] = {}
+    for job in jobs:
+        volumes.setdefault((job.config_type, job.group), []).append(job.atoms().get_volume())
+    assert {config_type for config_type, _ in volumes} == {f"open-{lattice}" for lattice in OPEN_LATTICES}
+    assert all(max(found) > 1.5 * min(found) for found in volumes.values())
+    assert len({job.job_id for job in jobs}) == len(jobs)
+
+
+def test_the_lowest_label_of_a_crystal_is_taken_where_there_are_several(part: Callable[[str], list[Record]]) -> None:
+    records = part("sample")
+    lowest = minima(records)
+    groups = Counter(record.group for record in records)
+    assert {record.group for record in lowest} == {group for group, n in groups.items() if n >= SEVERAL}
+    for record in lowest[:20]:
+        assert energy_per_atom(record) == min(energy_per_atom(r) for r in records if r.group == record.group)
 
 
 def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:

@@ -41,6 +41,7 @@ def config(family: str = "ace", correlation: int = 3, hidden_l_max: int = 1, **c
         "radial_hidden": [16],
         "mean_neighbours": 12.0,
         "references": {"default": {symbol: -1.0 - 0.1 * i for i, symbol in enumerate(ELEMENTS)}},
+        "bonding": {"default": {symbol: -0.5 - 0.1 * i for i, symbol in enumerate(ELEMENTS)}},
     }
     return ModelConfig.model_validate(fields | changes)
 

@@ -235,7 +235,7 @@ def test_reference_energies_stay_exact_in_float32(build: Builder, batch: Batcher
 
 
 def test_theories_have_their_own_references_and_readouts(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
-    model = build(theories=["pbe", "r2scan"], references={"pbe": {"H": -1.0}, "r2scan": {"H": -5.0}})
+    model = build(theories=["pbe", "r2scan"], bonding={}, references={"pbe": {"H": -1.0}, "r2scan": {"H": -5.0}})
     frame = batch(ethanol, ethanol)
     found = model.predict(replace(frame, theory=torch.tensor([0, 1])))
     gap = float(found.energy[1] - found.energy[0])
@@ -260,7 +260,7 @@ def test_property_heads_scale_as_their_kind_says(build: Builder, batch: Batcher,
 
 
 def test_theories_shift_a_property_only_where_they_were_taught(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
-    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], references={})
+    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], bonding={}, references={})
     frame = batch(ethanol, ethanol)
     frame = replace(frame, theory=torch.tensor([0, 1]))
     untaught = model.predict(frame, forces=False, stress=False).properties
@@ -273,7 +273,7 @@ def test_theories_shift_a_property_only_where_they_were_taught(build: Builder, b
 
 
 def test_labels_of_one_theory_teach_its_shift_alone(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
-    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], references={})
+    model = build(properties=PROPERTIES, theories=["pbe", "r2scan"], bonding={}, references={})
     frame = replace(batch(ethanol, ethanol), theory=torch.tensor([0, 1]))
     model.predict(frame, training=True).properties["gap"][1].backward()
     gradient = model.property_heads["gap"].shift.of_theory.grad

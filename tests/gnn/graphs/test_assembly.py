@@ -88,6 +88,7 @@ def test_free_atoms_are_references_and_never_split(workshop, record, free_atom):
     assert found.energies["Li"] == -0.5
     assert found.energies["Si"] == -0.9
     assert found.source == {"Ag": "fitted", "Li": "isolated", "Mg": "fitted", "Si": "isolated"}
+    assert set(found.bonding) == {"Li", "Si"}
     table = table_of(graph_set, folder)
     assert (table[table.role == "reference"].n_atoms == 1).all()
 

@@ -115,6 +115,15 @@ def test_residuals_are_per_atom_beyond_the_references(columns_of, record):
     assert found.energy_rms == pytest.approx(0.5)
 
 
+def test_bonding_is_no_spread_of_energies(columns_of, record):
+    columns = columns_of([record(seed) for seed in range(5)])
+    choice = choose_energies(columns, np.arange(5))
+    bonding = {"Li": -2.0, "Mg": -1.5, "Si": -5.5, "Ag": -2.5}
+    free = TheoryReferences(energies=dict.fromkeys(bonding, 0.0), source={}, bonding=bonding)
+    found = statistics_of(columns, np.arange(5), choice, {"pbe/toy": free}, GAP)
+    assert found.energy_rms == pytest.approx(0.0, abs=1e-9)
+
+
 def test_statistics_of_a_property():
     column = PropertyColumn(np.array([1, 0, 1, 1]), np.array([4.0, 8.0, 100.0]))
     rows, n_atoms = np.array([0, 1, 2]), np.array([2, 2, 4, 1])

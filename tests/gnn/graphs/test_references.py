@@ -32,6 +32,21 @@ def test_isolated_atoms_are_taken_and_the_rest_is_fitted_to_what_remains():
     assert found.source == {"Li": "isolated", "Si": "fitted"}
 
 
+def test_what_isolated_atoms_leave_over_is_their_bonding():
+    counts = np.array([[1, 1], [2, 1], [1, 3]])
+    energies = counts @ np.array([-12.0, -9.0])
+    found = fit_references(["Li", "Si"], counts, energies, {"Li": -10.0, "Si": -4.0})
+    assert found.energies == {"Li": -10.0, "Si": -4.0}
+    assert found.bonding == pytest.approx({"Li": -2.0, "Si": -5.0})
+    assert fit_references(["Li", "Si"], counts, energies).bonding == {}
+
+
+def test_a_fit_beside_isolated_atoms_takes_what_they_leave_over():
+    found = fit_references(["Li", "Si"], np.array([[1, 1], [2, 2]]), np.array([-7012.0, -14024.0]), {"Li": -10.0})
+    assert found.energies == pytest.approx({"Li": -10.0, "Si": -7002.0})
+    assert found.bonding == pytest.approx({"Li": 0.0}, abs=1e-9)
+
+
 def test_isolated_atoms_alone_need_no_structures():
     found = fit_references(["H"], np.zeros((0, 1), dtype=int), np.zeros(0), {"H": -13.6})
     assert found.energies == {"H": -13.6}

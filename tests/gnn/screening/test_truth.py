@@ -79,6 +79,11 @@ def test_what_failed_comes_last_and_is_not_in_the_mae() -> None:
     assert found.spearman < 0.75
 
 
+def test_there_is_no_mae_where_everything_failed() -> None:
+    true = np.arange(20.0)
+    assert score(np.full(20, np.inf), true).mae is None
+
+
 def test_recall_counts_the_best_decile() -> None:
     true = np.arange(20.0)
     predicted = true.copy()

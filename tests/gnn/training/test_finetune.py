@@ -27,8 +27,9 @@ ISOLATED = {THEORY: {"Al": "isolated", "Cu": "isolated"}}
 
 @pytest.fixture
 def start(copper: Any, tiny_recipe: Callable[..., Any]) -> Start:
-    """A network of Al and Cu with weights of its own, and references unlike those of the data."""
-    model = tiny_recipe().model.model_copy(update={"references": {THEORY: {"Al": -1.5, "Cu": 0.5}}})
+    """A network of Al and Cu with weights of its own, and references and bonding unlike those of the data."""
+    own = {"references": {THEORY: {"Al": -1.5, "Cu": 0.5}}, "bonding": {THEORY: {"Al": -1.0, "Cu": -3.0}}}
+    model = tiny_recipe().model.model_copy(update=own)
     weights = {name: value.detach() for name, value in build_model(model, seed=7).named_parameters()}
     return Start(model, "sha", weights, ISOLATED)
 
@@ -73,6 +74,7 @@ def test_step_zero_is_the_parent_whatever_references_the_data_have(
     assert torch.equal(mine.energy, parents.energy)
     assert torch.equal(mine.forces, parents.forces)
     assert recipe.model.references == start.model.references
+    assert recipe.model.bonding == start.model.bonding
     assert recipe.lr == TUNING_LR
     assert "as --init" in recipe.remarks[1]
     assert "added: nothing" in recipe.remarks[2]
