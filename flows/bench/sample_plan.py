@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, islice, permutations, zip_longest
+from itertools import combinations, islice, permutations, product, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,9 @@ CHEAP, DEAREST = 100, 220
 DEAREST_RATTLED = 600
 """The same for rattled cells, which have no symmetry: some forty seconds."""
 ELEMENT_SCALES = (0.82, 0.9, 1.0, 1.1, 1.22)
+FAR_SCALES = (0.45, 0.6, 1.4, 1.9)
+"""Volumes that nobody looks for and relaxations pass by: nearest neighbours at three and at five quarters."""
+FAR_COMPOUNDS, DEAREST_FAR = 40, 150
 OPEN_LATTICES = ("zincblende", "half-Heusler", "NaTl", "rocksalt", "fluorite", "wurtzite", "perovskite")
 OPEN_ELEMENTAL = ("diamond", "sc")
 OPEN_SCALES = (1.2, 0.95, 1.55, 1.9)
@@ -65,7 +68,8 @@ N_TRUTH_ORDERINGS = 80
 BRIDGE_SITES, NARROW_BRIDGE_SITES, BRIDGES_A_PLACE = 5, 7, 2
 BRIDGES_LOOKED_AT = 10
 """Orderings of a place whose costs are compared; there are hundreds of seven sites."""
-ORDERING_SCALES = (0.78, 1.08)
+ORDERING_SCALES, SQUEEZED_SCALES = (0.78, 1.08), (0.5, 0.76)
+N_SQUEEZED = 80
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,16 @@ class Ordering:
 
     def static(self) -> LabelJob:
         """A label at a random volume; every ordering is a crystal of its own."""
-        random = np.random.default_rng(_rank(f"ordering {self.derivative.name} {self.elements}"))
+        return self._at_random(ORDERING_SCALES, "ordering")
+
+    def squeezed(self) -> LabelJob:
+        """A label at a random volume below what crystals have."""
+        return self._at_random(SQUEEZED_SCALES, "squeezed")
+
+    def _at_random(self, scales: tuple[float, float], what: str) -> LabelJob:
+        random = np.random.default_rng(_rank(f"{what} {self.derivative.name} {self.elements}"))
         crystal = f"{self.derivative.name} {'-'.join(self.elements)}"
-        atoms = self.atoms(random.uniform(*ORDERING_SCALES))
-        return _job(atoms, "static", crystal, f"ordering-{self.derivative.parent}")
+        return _job(self.atoms(random.uniform(*scales)), "static", crystal, f"{what}-{self.derivative.parent}")
 
     def relaxation(self) -> LabelJob:
         """A relaxation from the guessed volume."""
@@ -261,24 +271,43 @@ def atom_jobs() -> list[LabelJob]:
     return [LabelJob.of(atom, "static", f"{atom.symbols}-atom", "free-atom") for atom in atoms]
 
 
+def far_jobs(pool: list[Decoration]) -> list[LabelJob]:
+    """Elements and visible compounds far from their volumes: what holds atoms apart, and what they cost apart."""
+    hidden = truth_formulas(pool)
+    elements = [Decoration(prototype, (element,)) for prototype in ELEMENTAL for element in ELEMENTS]
+    visible = _dealt([d for d in pool if d.formula not in hidden and len(d.prototype.sites) <= SMALL_CELL], len(pool))
+    chosen = [*elements, *visible[:FAR_COMPOUNDS]]
+    jobs = (_volume(decoration, scale, "far") for scale in FAR_SCALES for decoration in chosen)
+    return list(_affordable(jobs, DEAREST_FAR))
+
+
 def open_lattice_jobs(pool: list[Decoration]) -> list[LabelJob]:
     """Visible compounds and the elements on open lattices, from dense to parted, cheapest first at each volume.
 
-    The volumes of the other jobs end where these lattices begin.
+    The volumes of the other jobs end where these lattices begin. Lattices of three kinds of sites also hold two
+    elements: their crystals of three differ much, and few are left to learn from where one is held out.
     """
     hidden = truth_formulas(pool)
-    compounds = [d for d in pool if d.formula not in hidden and d.prototype.name in OPEN_LATTICES]
+    every = [d for d in pool if d.prototype.name in OPEN_LATTICES] + _on_three_kinds_of_sites()
+    compounds = [decoration for decoration in every if decoration.formula not in hidden]
     lattices = [p for p in (*ELEMENTAL, *_unusual_lattices()) if p.name in (*OPEN_ELEMENTAL, *OPEN_LATTICES)]
     elements = [Decoration(lattice, (element,)) for lattice in lattices for element in ELEMENTS]
     jobs: list[LabelJob] = []
     for scale in OPEN_SCALES:
         chosen = [*compounds, *elements] if scale > max(ELEMENT_SCALES) else compounds
-        jobs += sorted(_affordable((_open_volume(d, scale) for d in chosen), DEAREST_OPEN), key=_cost_of)
+        jobs += sorted(_affordable((_volume(d, scale, "open") for d in chosen), DEAREST_OPEN), key=_cost_of)
     return jobs
 
 
-def _open_volume(decoration: Decoration, scale: float) -> LabelJob:
-    return _job(decoration.atoms(scale), "static", decoration.crystal, f"open-{decoration.prototype.name}")
+def _on_three_kinds_of_sites() -> list[Decoration]:
+    """Two elements on the open lattices of three kinds of sites."""
+    lattices = [PROTOTYPES[name] for name in OPEN_LATTICES if len(PROTOTYPES[name].labels) == 3]
+    pairs = [elements for elements in product(ELEMENTS, repeat=3) if len(set(elements)) == 2]
+    return [Decoration(lattice, elements) for lattice in lattices for elements in pairs]
+
+
+def _volume(decoration: Decoration, scale: float, what: str) -> LabelJob:
+    return _job(decoration.atoms(scale), "static", decoration.crystal, f"{what}-{decoration.prototype.name}")
 
 
 def _cost_of(job: LabelJob) -> int:
@@ -330,8 +359,7 @@ def _rattled_elements() -> Iterator[LabelJob]:
 def _volume_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
     for decoration in chosen:
         for scale in COMPOUND_SCALES:
-            name = f"volume-{decoration.prototype.name}"
-            yield _job(decoration.atoms(scale), "static", decoration.crystal, name)
+            yield _volume(decoration, scale, "volume")
 
 
 def _relax_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
@@ -359,6 +387,16 @@ def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
     dealt = _dealt_orderings(lambda formula: formula not in hidden)
     jobs = (ordering.static() for ordering in dealt if not ordering.derivative.name.startswith(SLOW_LATTICES))
     return islice((job for job in jobs if label_cost(job.atoms()) <= CHEAP), N_ORDERINGS)
+
+
+def squeezed_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
+    """Cheap orderings squeezed: where nothing is known a network may have a hole, and relaxations fall into it.
+
+    LiSi, hidden, went to -24 eV/atom from Li-Si distances of 2.4 Å in three quarters of its volume.
+    """
+    dealt = _dealt_orderings(lambda formula: formula not in hidden)
+    jobs = (o.squeezed() for o in dealt if not o.derivative.name.startswith(SLOW_LATTICES))
+    return islice(_affordable(jobs, DEAREST_FAR), N_SQUEEZED)
 
 
 def bridge_jobs(hidden: frozenset[str]) -> list[LabelJob]:
@@ -480,7 +518,9 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     special = [
         *atom_jobs(),
         *known_jobs(pool),
+        *squeezed_jobs(hidden),
         *open_lattice_jobs(pool),
+        *far_jobs(pool),
         *narrow_bridge_jobs(hidden),
         *bridge_jobs(hidden),
         *lattice_jobs(),

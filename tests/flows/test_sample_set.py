@@ -57,7 +57,14 @@ def test_every_structure_has_all_labels_and_a_group(part: Callable[[str], list[R
     for record in part("sample"):
         assert record.energy is not None and record.free_energy is not None and record.group
         assert record.forces is not None and np.isfinite(record.forces).all()
-        assert record.stress is not None and np.isfinite(record.stress).all()
+        if record.is_isolated_atom:
+            assert record.stress is None
+        else:
+            assert record.stress is not None and np.isfinite(record.stress).all()
+
+
+def test_every_element_has_a_free_atom(part: Callable[[str], list[Record]]) -> None:
+    assert [record.elements for record in part("sample") if record.is_isolated_atom] == [[e] for e in ELEMENTS]
 
 
 def test_no_formula_of_the_truth_was_trained_on(part: Callable[[str], list[Record]]) -> None:
