@@ -13,8 +13,8 @@ from flows.settings import CLUSTER_VARIABLE
 
 @speaks_plainly
 def demo(
-    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 6.0,
-    committee: Annotated[int, typer.Option(min=1, help="Networks; their spread is the uncertainty.")] = 4,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 7.0,
+    committee: Annotated[int, typer.Option(min=1, help="Networks; their spread is the uncertainty.")] = 2,
     cluster: Annotated[
         str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, or the address of a Dask scheduler.")
     ] = "local",

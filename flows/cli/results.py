@@ -284,7 +284,9 @@ class DemoResult(Result):
     train: TrainResult
     evaluate: EvaluateResult
     campaign: CampaignResult
-    truth: dict[str, Any]
+    truth: dict[str, dict[str, Any]] = Field(
+        description="scores against DFT: `relaxed` by the model from where DFT started, and `at_dft_geometry`"
+    )
     report: str
 
 

@@ -44,6 +44,7 @@ def test_from_labels_to_a_report(home: Home) -> None:
     assert campaign["n_shortlist"] > 0
     assert np.isfinite(result["evaluate"]["energy_mae_mev_per_atom"])
     assert (home.root / result["report"]).is_file()
+    assert {found["n"] for found in result["truth"].values()} == {101}
 
 
 def test_the_first_figures_are_rounded() -> None:
@@ -54,7 +55,10 @@ def test_the_first_figures_are_rounded() -> None:
         ingest=type("I", (), {"kept": 3, "duplicates": 1})(),
         evaluate=type("E", (), {"energy_mae_mev_per_atom": 1.2345, "force_mae_mev_per_angstrom": None})(),
         campaign=type("C", (), {"funnel": [], "n_candidates": 7, "n_shortlist": 2})(),
-        truth={"n": 2, "spearman": 0.91234, "best_decile_recall": 0.8},
+        truth={
+            "relaxed": {"n": 2, "spearman": 0.91234, "best_decile_recall": 0.8, "mae": 0.0356},
+            "at_dft_geometry": {"n": 2, "spearman": 0.95, "best_decile_recall": 0.9, "mae": None},
+        },
         report="report.html",
     )
     figures = describe(result)
@@ -62,4 +66,7 @@ def test_the_first_figures_are_rounded() -> None:
     assert figures["test energy MAE, meV/atom"] == 1.2
     assert figures["test force MAE, meV/Å"] is None
     assert figures["distinct candidates"] == 7
+    assert figures["Spearman against DFT"] == 0.912
+    assert figures["best decile found, at DFT's geometry"] == "0.8, 0.9"
+    assert figures["formation energy MAE, at DFT's geometry, meV/atom"] == "35.6, –"
     assert figures["seconds"] == 3.2
