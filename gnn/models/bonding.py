@@ -23,8 +23,7 @@ class Bonding(ExactConstants):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.cutoff, self.power = config.cutoff, config.envelope_power
-        rows = [[config.bonding.get(t, {}).get(e, 0.0) for e in config.elements] for t in config.theories]
-        self.constant("binding", torch.tensor(rows, dtype=torch.float64))
+        self.constant("binding", torch.tensor(config.by_theory(config.bonding), dtype=torch.float64))
 
     def forward(self, distance: Tensor, receivers: Tensor, elements: Tensor, theory: Tensor) -> Tensor:
         """Shapes: distance (E,) Å, receivers (E,), elements and theory (N,) -> (N,) eV, float64."""

@@ -100,7 +100,7 @@ class ModelConfig(BaseModel):
                 raise ValueError(f"{name}: a name stands twice in {values}")
         strangers = sorted((set(self.references) | set(self.bonding)) - set(self.theories))
         if strangers:
-            raise ValueError(f"references: {', '.join(strangers)} is not among the theories {self.theories}")
+            raise ValueError(f"references, bonding: {', '.join(strangers)} is not among the theories {self.theories}")
         homeless = sorted(set(self.property_scales) - set(self.properties))
         if homeless:
             raise ValueError(f"property_scales: {', '.join(homeless)} is not among the properties")
@@ -112,6 +112,10 @@ class ModelConfig(BaseModel):
     def numbers(self) -> list[int]:
         """Atomic numbers of `elements`, in their order."""
         return [atomic_numbers[symbol] for symbol in self.elements]
+
+    def by_theory(self, energies: dict[str, dict[str, float]]) -> list[list[float]]:
+        """`references` or `bonding` as a row a theory, a column an element; 0 where nothing is named."""
+        return [[energies.get(theory, {}).get(element, 0.0) for element in self.elements] for theory in self.theories]
 
     @property
     def message_channels(self) -> int:

@@ -57,8 +57,8 @@ class Model(ExactConstants):
             }
         )
         self.zbl = ZblRepulsion(config.cutoff) if config.zbl else None
-        self.bonding = Bonding(config) if any(map(any, (b.values() for b in config.bonding.values()))) else None
-        self.constant("references", _reference_table(config))
+        self.bonding = Bonding(config) if any(map(any, config.by_theory(config.bonding))) else None
+        self.constant("references", torch.tensor(config.by_theory(config.references), dtype=torch.float64))
         self.constant("element_index", _element_table(config))
 
     def predict(
@@ -150,12 +150,6 @@ def _kept(value: Tensor, training: bool) -> Tensor:
 def _sum_by_structure(node_energy: Tensor, batch: Batch) -> Tensor:
     zeros = torch.zeros(batch.n_structures, dtype=torch.float64, device=node_energy.device)
     return zeros.index_add(0, batch.structure, node_energy)
-
-
-def _reference_table(config: ModelConfig) -> Tensor:
-    """Reference energies (theories, elements) in eV, float64."""
-    rows = [[config.references.get(t, {}).get(e, 0.0) for e in config.elements] for t in config.theories]
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _element_table(config: ModelConfig) -> Tensor:
