@@ -48,7 +48,7 @@ class OptimiserConfig(_Section):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
     amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
-    clip: float = Field(default=10.0, gt=0, description="largest norm of the gradient")
+    clip: float = Field(default=2.0, gt=0, description="largest norm of the gradient, in running norms")
 
 
 class ScheduleConfig(_Section):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
@@ -17,6 +17,7 @@ from gnn.graphs.graph_set import Split
 from gnn.models.device import device_name, device_of
 from gnn.models.model import Model, build_model
 from gnn.training import state as disk
+from gnn.training.clipping import clip_gradients, running_norm
 from gnn.training.config import TrainConfig
 from gnn.training.data import TrainingData
 from gnn.training.ema import Ema, copy_weights
@@ -189,14 +190,16 @@ class Trainer:
             losses = self._added_up(losses, counts)
         if not losses:
             return {}
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.optimiser.clip)
-        if not bool(torch.isfinite(losses["loss"]) & torch.isfinite(norm)):
+        state, largest = self.state, self.config.optimiser.clip
+        norm = clip_gradients(self.parameters.values(), state.gradient_norm, largest)
+        if not (math.isfinite(norm) and bool(torch.isfinite(losses["loss"]))):
             self._count_bad_step()
             return {}
         self.optimiser.step(self.lr)
-        self.state.step += 1
-        self.state.consecutive_bad = 0
-        self.ema.update(self.model, self.state.step)
+        state.gradient_norm = running_norm(state.gradient_norm, norm, largest, state.step)
+        state.step += 1
+        state.consecutive_bad = 0
+        self.ema.update(self.model, state.step)
         return {name: float(value) for name, value in losses.items()}
 
     def _added_up(self, losses: dict[str, Tensor], counts: dict[str, float]) -> dict[str, Tensor]:

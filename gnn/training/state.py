@@ -60,6 +60,7 @@ class TrainState(BaseModel):
     step: int = 0
     bad_steps: int = 0
     consecutive_bad: int = 0
+    gradient_norm: float | None = None
     structures: int = 0
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
