@@ -1,0 +1,78 @@
+"""ASE trajectories and databases, and what else ASE reads."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pytest
+from ase.db import connect
+from ase.io.trajectory import Trajectory
+from records import assert_same
+
+from gnn.structures.cards import Card
+from gnn.structures.readers import UnreadableFile, read_records
+
+
+def test_trajectory(tmp_path, crystal, ethanol, card, read_all):
+    path = tmp_path / "run.traj"
+    with Trajectory(str(path), "w") as trajectory:
+        trajectory.write(crystal)
+        crystal.calc.results["energy"] -= 1
+        trajectory.write(crystal)
+    records = read_all(path, card)
+    assert records[1].energy == pytest.approx(records[0].energy - 1)
+    assert_same(records[1], crystal)
+    assert np.flatnonzero(records[0].fixed).tolist() == [2]
+    assert np.abs(records[0].forces[2]).max() > 0, "forces of fixed atoms stay raw"
+    assert {record.group for record in records} == {f"{tmp_path.name}/run.traj"}
+
+
+def test_a_truncated_trajectory_costs_the_file(tmp_path, crystal, card):
+    path = tmp_path / "run.traj"
+    with Trajectory(str(path), "w") as trajectory:
+        for _ in range(3):
+            trajectory.write(crystal)
+    content = path.read_bytes()
+    for keep in (len(content) // 2, 40, 10, 0):
+        path.write_bytes(content[:keep])
+        with pytest.raises(UnreadableFile):
+            list(read_records(path, card))
+
+
+def test_database(tmp_path, crystal, frames, card, read_all):
+    path = tmp_path / "set.db"
+    with connect(str(path)) as database:
+        database.write(crystal, heat=1.5, group="a")
+        database.write(frames[0], heat=2.5, group="b")
+    declared = Card.model_validate(card.model_dump() | {"properties": {"heat": {"unit": "eV"}}})
+    records = read_all(path, declared)
+    assert_same(records[0], crystal)
+    assert_same(records[1], frames[0])
+    assert [record.properties["heat"] for record in records] == [1.5, 2.5]
+    assert [record.group for record in records] == ["a", "b"]
+    assert records[0].total_charge is None
+
+
+def test_what_is_no_database(tmp_path, card):
+    path = tmp_path / "set.db"
+    path.write_bytes(b"not sqlite at all" * 100)
+    with pytest.raises(UnreadableFile):
+        list(read_records(path, card))
+
+
+@pytest.mark.parametrize(("name", "form"), [("POSCAR", "vasp"), ("si.cif", "cif"), ("si.in", "espresso-in")])
+def test_anything_that_ase_reads(tmp_path, frames, card, read_all, name, form):
+    path = tmp_path / name
+    more = {"pseudopotentials": {"Si": "si.upf"}} if form == "espresso-in" else {}
+    if name == "si.in":
+        path = tmp_path / "si.pwi"
+    ase.io.write(path, frames[0], format=form, **more)
+    record = read_all(path, card)[0]
+    assert record.n_atoms == 8 and record.energy is None
+
+
+def test_an_unknown_format(tmp_path, card):
+    path = tmp_path / "notes.zzz"
+    path.write_text("nothing of use")
+    with pytest.raises(UnreadableFile, match="not a format that is known here"):
+        list(read_records(path, card))

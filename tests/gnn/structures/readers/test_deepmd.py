@@ -1,0 +1,50 @@
+"""DeePMD systems, npy and raw."""
+
+from __future__ import annotations
+
+import pytest
+from deepmd_system import write_system
+from records import assert_same
+
+from gnn.errors import InputError
+from gnn.structures.readers import UnreadableFile, read_records
+
+
+@pytest.mark.parametrize("kind", ["npy", "raw"])
+def test_deepmd(tmp_path, frames, card, read_all, kind):
+    folder = write_system(tmp_path / "data_0", frames, kind)
+    records = read_all(folder, card)
+    assert len(records) == 5
+    for record, atoms in zip(records, frames, strict=True):
+        assert_same(record, atoms)
+    assert {record.group for record in records} == {f"{tmp_path.name}/data_0"}
+
+
+def test_deepmd_elements_from_the_card(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "raw", type_map=False)
+    with pytest.raises(InputError, match="write type_map = "):
+        read_all(folder, card)
+    assert read_all(folder, card.model_copy(update={"type_map": ("Ge",)}))[0].formula == "Ge"
+
+
+def test_deepmd_without_periodicity(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "npy", virial=False)
+    (folder / "set.000" / "box.npy").unlink()
+    with pytest.raises(UnreadableFile, match="box is missing"):
+        read_all(folder, card)
+    (folder / "nopbc").touch()
+    assert not read_all(folder, card)[0].pbc.any()
+
+
+@pytest.mark.parametrize("kind", ["npy", "raw"])
+def test_damaged_deepmd_costs_the_system(tmp_path, frames, card, kind):
+    folder = write_system(tmp_path / "d", frames, kind)
+    path = next(folder.rglob(f"energy.{kind}"))
+    content = path.read_bytes()
+    path.write_bytes(content[: -len(content) // 3])
+    with pytest.raises(UnreadableFile):
+        list(read_records(folder, card))
+    path.unlink()
+    next(folder.rglob(f"coord.{kind}")).unlink()
+    with pytest.raises(UnreadableFile, match="coord"):
+        list(read_records(folder, card))

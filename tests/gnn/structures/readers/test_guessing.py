@@ -1,0 +1,44 @@
+"""Which reader a name stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gnn.errors import InputError
+from gnn.structures.cards import Card
+from gnn.structures.readers import UnreadableFile, guess_reader, read_records
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("a.xyz", "extxyz"),
+        ("a.extxyz.gz", "extxyz"),
+        ("a.traj.bz2", "ase-traj"),
+        ("a.db", "ase-db"),
+        ("a.json.xz", "json"),
+        ("a.csv", "csv"),
+        ("vasprun.xml", "vasprun"),
+        ("vasprun.relax2.xml.gz", "vasprun"),
+        ("OUTCAR", "outcar"),
+        ("OUTCAR_3.gz", "outcar"),
+        ("a.tar.xz", "tar"),
+        ("a.tgz", "tar"),
+        ("a.parquet", "parquet"),
+        ("a.cif", "ase"),
+    ],
+)  # fmt: skip
+def test_readers_are_guessed_by_name(name, reader):
+    assert guess_reader(Path(name)) == reader
+
+
+def test_a_folder_that_is_no_system(tmp_path):
+    with pytest.raises(UnreadableFile, match=r"no DeePMD system"):
+        guess_reader(tmp_path)
+
+
+def test_a_reader_that_is_not_there(xyz):
+    with pytest.raises(InputError, match=r"no reader 'xsf'; known are: .*extxyz"):
+        list(read_records(xyz, Card(name="x", reader="xsf", theory="t")))

@@ -1,0 +1,180 @@
+"""JSON of pymatgen, of JARVIS and nested by a card: labels in the units of the house."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from ase.units import GPa
+from pymatgen.io.ase import AseAtomsAdaptor
+from records import assert_same
+
+from gnn.errors import InputError
+from gnn.structures.cards import Card, Columns, GroupRule, StressRule, Units, generic_card
+from gnn.structures.readers import Rejected, UnreadableFile, read_records
+
+KBAR = 0.1 * GPa
+
+
+def pymatgen_entry(atoms, sign=-1.0):
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    xx, yy, zz, yz, xz, xy = atoms.calc.results["stress"] / KBAR * sign
+    return {
+        "structure": structure.as_dict(),
+        "outputs": {
+            "energy": atoms.calc.results["energy"],
+            "forces": atoms.calc.results["forces"].tolist(),
+            "virial_stress": [xx, yy, zz, xy, yz, xz],
+        },
+        "description": "Snapshot 3 of 9 of a run at 300 K",
+        "element": "Si",
+    }
+
+
+@pytest.fixture
+def vasp_json() -> Card:
+    return Card(
+        name="x",
+        theory="t",
+        units=Units(energy="eV", forces="eV/Å", stress="kBar"),
+        stress=StressRule(sign="compression", order="vasp"),
+        group=GroupRule(by="column", template="{element} {description}", remove=r"Snapshot \d+ of \d+ of "),
+    )
+
+
+def test_pymatgen_json(tmp_path, frames, vasp_json, read_all):
+    path = tmp_path / "training.json"
+    path.write_text(json.dumps([pymatgen_entry(atoms) for atoms in frames]))
+    records = read_all(path, vasp_json)
+    for record, atoms in zip(records, frames, strict=True):
+        assert_same(record, atoms)
+    assert {record.group for record in records} == {"Si a run at 300 K"}
+
+
+def test_units_that_nobody_tells_are_an_error(tmp_path, frames, read_all):
+    path = tmp_path / "training.json"
+    path.write_text(json.dumps([pymatgen_entry(frames[0])]))
+    with pytest.raises(InputError, match=r"'energy' .*write \[units\] energy = \"eV\""):
+        read_all(path, generic_card("x", "t"))
+    half = Card(name="x", theory="t", units=Units(energy="eV", forces="eV/Å"))
+    with pytest.raises(InputError, match=r"'virial_stress' .*stress = \"kBar\" and \[stress\] sign"):
+        read_all(path, half)
+    unsigned = Card(name="x", theory="t", units=Units(energy="eV", forces="eV/Å", stress="kBar"))
+    with pytest.raises(InputError, match="no sign"):
+        read_all(path, unsigned)
+
+
+@pytest.mark.parametrize("cartesian", [False, True])
+def test_jarvis_json(tmp_path, frames, read_all, cartesian):
+    atoms = frames[0]
+    coordinates = atoms.positions if cartesian else atoms.get_scaled_positions(wrap=False)
+    entry = {
+        "jid": "1",
+        "atoms": {
+            "lattice_mat": atoms.cell[:].tolist(),
+            "coords": coordinates.tolist(),
+            "elements": atoms.get_chemical_symbols(),
+            "cartesian": cartesian,
+        },
+        "total_energy": atoms.calc.results["energy"] / len(atoms),
+        "forces": atoms.calc.results["forces"].tolist(),
+        "stresses": (-atoms.calc.results["stress"] / KBAR)[[0, 1, 2, 5, 3, 4]].tolist(),
+    }
+    path = tmp_path / "id_prop.json"
+    path.write_text(json.dumps([entry] * 3))
+    card = Card(
+        name="x",
+        theory="t",
+        energy_is="per_atom",
+        rows=(0, 2),
+        units=Units(energy="eV", forces="eV/Å", stress="kBar"),
+        stress=StressRule(sign="compression", order="vasp"),
+    )
+    records = read_all(path, card)
+    assert len(records) == 2, "rows outside the card's are not read"
+    assert_same(records[0], atoms)
+
+
+def nested(atoms, **data):
+    return {
+        "atoms": {
+            "cell": atoms.cell[:].tolist(),
+            "symbols": atoms.get_chemical_symbols(),
+            "positions": atoms.positions.tolist(),
+            "pbc": [True] * 3,
+        },
+        "data": {"total_energy": atoms.calc.results["energy"], "forces": atoms.calc.results["forces"].tolist()} | data,
+    }
+
+
+@pytest.fixture
+def nested_card() -> Card:
+    return Card(
+        name="x",
+        levels=("oxide", "functional"),
+        theory_column="functional",
+        theory_map={"PBE": "pbe/x", "LDA": "lda/x"},
+        units=Units(energy="eV", forces="eV/Å"),
+        columns=Columns(structure="atoms", energy="data.total_energy", forces="data.forces", config_type="stage"),
+    )
+
+
+def test_nested_json(tmp_path, frames, nested_card):
+    tree = {
+        "SiO2": {
+            "PBE": {"EOS": [nested(frames[0]), nested(frames[1])], "final": "calculation unavailable"},
+            "LDA": {"EOS": [nested(frames[2], total_energy="calculation unavailable")]},
+        }
+    }
+    path = tmp_path / "tree.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(tree).encode()))
+    records = list(read_records(path, nested_card))
+    assert [r.theory for r in records if not isinstance(r, Rejected)] == ["pbe/x", "pbe/x"]
+    assert records[2].code == "calculation unavailable" and "SiO2/PBE/final" in records[2].reason
+    assert records[3].code == "not-a-number"
+    assert_same(records[0], frames[0], stress=False)
+
+
+def test_a_theory_that_the_map_lacks_is_named(tmp_path, frames, nested_card, read_all):
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps({"SiO2": {"HSE": [nested(frames[0])]}}))
+    with pytest.raises(InputError, match=r"'HSE' is not in the card's theory_map .*\"HSE\" = \"KEY\""):
+        read_all(path, nested_card)
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"structure": {"latt', "[1, 2", '{"a": ', "", '[{"structure": 1}] trailing', "not json"]
+)
+def test_broken_json_costs_the_file(tmp_path, text, card):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises((UnreadableFile, InputError)):
+        list(read_records(path, card))
+
+
+def test_json_without_structures_says_what_to_write(tmp_path, card):
+    path = tmp_path / "x.json"
+    path.write_text('[{"a": 1}, {"a": 2}]')
+    with pytest.raises(InputError, match=r"write \[columns\] structure = \"KEY\""):
+        list(read_records(path, card))
+
+
+def test_disordered_structures_and_unknown_elements_are_rejected(tmp_path, frames, card):
+    good = AseAtomsAdaptor.get_structure(frames[0]).as_dict()
+    shared, unknown = json.loads(json.dumps(good)), json.loads(json.dumps(good))
+    shared["sites"][0]["species"] = [{"element": "Si", "occu": 0.5}, {"element": "Ge", "occu": 0.5}]
+    unknown["sites"][0]["species"] = [{"element": "Qq", "occu": 1}]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": entry} for entry in (good, shared, unknown)]))
+    records = list(read_records(path, card))
+    assert [getattr(record, "code", "kept") for record in records] == ["kept", "disordered", "unknown-element"]
+
+
+def test_long_lists_are_read_piece_by_piece(tmp_path, frames, vasp_json, read_all, monkeypatch):
+    from gnn.structures.readers import json_rows
+
+    monkeypatch.setattr(json_rows, "CHUNK", 97)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([pymatgen_entry(atoms) for atoms in frames], indent=2))
+    assert len(read_all(path, vasp_json)) == 5
