@@ -350,11 +350,11 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     special = [
         *atom_jobs(),
         *known_jobs(pool),
+        *narrow_bridge_jobs(hidden),
+        *bridge_jobs(hidden),
         *squeezed_jobs(hidden),
         *open_lattice_jobs(pool),
         *far_jobs(pool),
-        *narrow_bridge_jobs(hidden),
-        *bridge_jobs(hidden),
         *lattice_jobs(),
     ]
     training = [*special, *sorted(training_jobs(pool), key=_turn)]
