@@ -7,7 +7,7 @@ the truth part has a structure in the training part.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import combinations, islice, zip_longest
+from itertools import combinations, islice, permutations, zip_longest
 
 import numpy as np
 import spglib
@@ -69,6 +69,9 @@ N_TRUTH_ORDERINGS = 80
 BRIDGE_SITES, NARROW_BRIDGE_SITES, BRIDGES_A_PLACE = 5, 7, 2
 BRIDGES_LOOKED_AT = 10
 """Orderings of a place whose costs are compared; there are hundreds of seven sites."""
+ANTISITE_SCALES, ANTISITES_A_CRYSTAL = (0.85, 1.25), 2
+REPEATS = {2: (2, 2, 1), 3: (2, 1, 1), 4: (2, 1, 1)}
+"""Repeats of a cell of so many sites to at most eight."""
 ORDERING_SCALES, SQUEEZED_SCALES = (0.78, 1.08), (0.5, 0.76)
 N_SQUEEZED = 80
 
@@ -285,6 +288,40 @@ def squeezed_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
     return islice(_affordable(jobs, DEAREST_FAR), N_SQUEEZED)
 
 
+def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
+    """Hidden crystals of up to `SMALL_CELL` sites, repeated to eight at most, with one atom of another of their kinds.
+
+    The nearest that a cell of this size comes to a formula it must not have. Without them a network has to guess what
+    one-to-one neighbours of Li and Si are on a lattice from far compositions, and took some of them for bound that are
+    not. Every lattice of a hidden formula in turn, cheapest first, so that no failure of a screening chooses them.
+    """
+    hidden = truth_formulas(pool)
+    crystals = dealt_decorations(
+        [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL], len(pool)
+    )
+    turns = zip_longest(*(_antisites(decoration, hidden)[:ANTISITES_A_CRYSTAL] for decoration in crystals))
+    return [job for turn in turns for job in sorted(filter(None, turn), key=_cost_of)]
+
+
+def _antisites(decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]:
+    """The cheapest cell for each exchange of one element for another, in a random order."""
+    random = np.random.default_rng(rank(f"antisite {decoration.crystal}"))
+    unit = decoration.atoms(random.uniform(*ANTISITE_SCALES))
+    cells = [unit.repeat(repeat) for repeat in set(permutations(REPEATS[len(unit)]))]
+    found: list[LabelJob] = []
+    for own, other in sorted(permutations(set(decoration.elements), 2), key=lambda pair: rank(f"{decoration} {pair}")):
+        jobs = [_substituted(cell, own, other, decoration) for cell in cells]
+        found += [min(jobs, key=_cost_of)]
+    return [job for job in found if reduced_formula(job.atoms().numbers) not in hidden]
+
+
+def _substituted(cell: Atoms, own: str, other: str, decoration: Decoration) -> LabelJob:
+    """The cell with the first atom of one element exchanged for another."""
+    copy = cell.copy()
+    copy.symbols[copy.get_chemical_symbols().index(own)] = other
+    return _job(copy, "static", decoration.crystal, f"antisite-{decoration.prototype.name}")
+
+
 def bridge_jobs(hidden: frozenset[str]) -> list[LabelJob]:
     """Rattled orderings of five sites on fcc and bcc, dealt over every composition of two and three elements.
 
@@ -350,6 +387,7 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     special = [
         *atom_jobs(),
         *known_jobs(pool),
+        *antisite_jobs(pool),
         *narrow_bridge_jobs(hidden),
         *bridge_jobs(hidden),
         *squeezed_jobs(hidden),

@@ -15,6 +15,7 @@ from flows.bench.sample_noise import row
 from flows.bench.sample_plan import (
     ELEMENTS,
     OPEN_LATTICES,
+    antisite_jobs,
     bridge_jobs,
     compounds,
     narrow_bridge_jobs,
@@ -130,3 +131,13 @@ def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
     }
     assert row(2.8, found) == "| 2.8 | 2 | 7.0 | 7.0 | 10.0 | – |\n"
     assert row(5.6, found) == "| 5.6 | 2 | 0.0 | 0.0 | 0.0 | 20.0 |\n"
+
+
+def test_antisites_are_of_no_hidden_formula_and_small() -> None:
+    pool = compounds()
+    hidden = truth_formulas(pool)
+    jobs = antisite_jobs(pool)
+    assert jobs and len({job.job_id for job in jobs}) == len(jobs)
+    for job in jobs:
+        atoms = job.atoms()
+        assert len(atoms) <= 8 and reduced_formula(atoms.numbers) not in hidden
