@@ -7,6 +7,9 @@ JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 export DO_NOT_TRACK := true
+# Tests run one to a core: threads of their own would only wait for each other (ten times as long in the worst case).
+test test-all: export OMP_NUM_THREADS := 1
+test test-all: export OPENBLAS_NUM_THREADS := 1
 
 .PHONY: demo test test-all check audit env format clean
 
