@@ -293,14 +293,12 @@ def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
 
     The nearest that a cell of this size comes to a formula it must not have. Without them a network has to guess what
     one-to-one neighbours of Li and Si are on a lattice from far compositions, and took some of them for bound that are
-    not. Every lattice of a hidden formula in turn, cheapest first, so that no failure of a screening chooses them.
+    not. Cheapest first, so that no failure of a screening chooses them.
     """
     hidden = truth_formulas(pool)
-    crystals = dealt_decorations(
-        [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL], len(pool)
-    )
-    turns = zip_longest(*(_antisites(decoration, hidden)[:ANTISITES_A_CRYSTAL] for decoration in crystals))
-    return [job for turn in turns for job in sorted(filter(None, turn), key=_cost_of)]
+    crystals = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL]
+    jobs = [job for crystal in crystals for job in _antisites(crystal, hidden)[:ANTISITES_A_CRYSTAL]]
+    return sorted(_affordable(jobs, DEAREST_RATTLED), key=_cost_of)
 
 
 def _antisites(decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]:
@@ -316,10 +314,14 @@ def _antisites(decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]
 
 
 def _substituted(cell: Atoms, own: str, other: str, decoration: Decoration) -> LabelJob:
-    """The cell with the first atom of one element exchanged for another."""
+    """The cell with the first atom of one element exchanged for another; rattled where symmetry makes it dear."""
     copy = cell.copy()
     copy.symbols[copy.get_chemical_symbols().index(own)] = other
-    return _job(copy, "static", decoration.crystal, f"antisite-{decoration.prototype.name}")
+    group, config_type = decoration.crystal, f"antisite-{decoration.prototype.name}"
+    symmetric = _job(copy, "static", group, config_type)
+    if label_cost(symmetric.atoms()) <= DEAREST:
+        return symmetric
+    return _job(rattled(copy, f"antisite {group} {own} {other}"), "static", group, f"{config_type}-rattled")
 
 
 def bridge_jobs(hidden: frozenset[str]) -> list[LabelJob]:
