@@ -303,14 +303,15 @@ def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
 
 def _antisites(decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]:
     """The cheapest cell for each exchange of one element for another, in a random order."""
-    random = np.random.default_rng(rank(f"antisite {decoration.crystal}"))
+    name = f"antisite {decoration.crystal}"
+    random = np.random.default_rng(rank(name))
     unit = decoration.atoms(random.uniform(*ANTISITE_SCALES))
     cells = [unit.repeat(repeat) for repeat in set(permutations(REPEATS[len(unit)]))]
-    found: list[LabelJob] = []
-    for own, other in sorted(permutations(set(decoration.elements), 2), key=lambda pair: rank(f"{decoration} {pair}")):
-        jobs = [_substituted(cell, own, other, decoration) for cell in cells]
-        found += [min(jobs, key=_cost_of)]
-    return [job for job in found if reduced_formula(job.atoms().numbers) not in hidden]
+    exchanges = sorted(permutations(sorted(set(decoration.elements)), 2), key=lambda pair: rank(f"{name} {pair}"))
+    cheapest = (
+        min((_substituted(cell, own, other, decoration) for cell in cells), key=_cost_of) for own, other in exchanges
+    )
+    return [job for job in cheapest if reduced_formula(job.atoms().numbers) not in hidden]
 
 
 def _substituted(cell: Atoms, own: str, other: str, decoration: Decoration) -> LabelJob:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from gnn.training.ema import decay_at
+
 MEMORY = 0.99
 """Decay of the running norm: it looks back some hundred steps."""
 
@@ -15,8 +17,8 @@ def clip_gradients(parameters: Iterable[Tensor], running: float | None, largest:
     """Scale the gradients so that their joint norm is at most `largest` times the running one; the norm before.
 
     After AutoClip (Seetharaman et al., arXiv:2007.14469). Norms differ by orders of magnitude between data sets, and
-    fall by as much in a training: any fixed limit lets a single batch whose loss is a thousand times the usual one (a
-    cell squeezed to half of its volume) steer the momentum for the next fifty steps.
+    fall in a training: a fixed limit that suits one is none for another, and a batch whose loss is a thousand times the
+    usual one (a cell squeezed to half of its volume) then steers the momentum for the next fifty steps.
 
     Args:
         parameters: the weights whose gradients are scaled in place.
@@ -31,5 +33,5 @@ def running_norm(running: float | None, norm: float, largest: float, step: int) 
     """The running norm with that of `step` (0, 1, …), clipped, in it; its memory grows to that of a hundred steps."""
     if not running:
         return norm
-    decay = min(MEMORY, (1 + step) / (10 + step))
+    decay = decay_at(step, MEMORY)
     return decay * running + (1 - decay) * min(norm, largest * running)
