@@ -1,0 +1,55 @@
+"""Campaign folders and the models that they pin."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.campaign_bar import JournalCounter
+from flows.campaigns import flat, folder_of, pin_model, potential_of, refuse_another_spec
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.screening.campaign import read_campaign
+
+
+def test_pins(home: Home, campaign_file: Path) -> None:
+    spec = read_campaign(campaign_file)
+    pin = pin_model(spec, home)
+    assert (pin.theory, pin.foreign, len(pin.sha256)) == ("emt/ase", "emt", 64)
+    assert potential_of(pin, home) is potential_of(pin, home)
+    with pytest.raises(InputError, match="no foreign potential 'none'"):
+        pin_model(spec.model_copy(update={"model": "foreign:none"}), home)
+    with pytest.raises(InputError, match="has the theory emt/ase, not 'pbe'"):
+        pin_model(spec.model_copy(update={"theory": "pbe"}), home)
+    with pytest.raises(InputError, match="no model 'none'"):
+        pin_model(spec.model_copy(update={"model": "none"}), home)
+
+
+def test_folders(home: Home, campaign_file: Path) -> None:
+    assert folder_of(str(campaign_file), home).name == "metals"
+    assert folder_of("metals", home).root == home.campaigns / "metals"
+    with pytest.raises(InputError, match="is no campaign's name"):
+        folder_of("../x", home)
+    with pytest.raises(InputError, match=r"no campaign 'metals' in .*; there are: none"):
+        folder_of("metals", home).spec()
+    refuse_another_spec(folder_of("metals", home), read_campaign(campaign_file))
+
+
+def test_counting_journals(tmp_path: Path) -> None:
+    counter = JournalCounter(tmp_path)
+    assert counter.count() == 0
+    journal = tmp_path / "shard-0000.part.jsonl"
+    journal.write_bytes(b"header\n")
+    assert counter.count() == 0
+    with journal.open("ab") as stream:
+        stream.write(b"one\ntwo\nthr")
+    assert counter.count() == 2
+    with journal.open("ab") as stream:
+        stream.write(b"ee\n")
+    (tmp_path / "shard-0001.part.jsonl").write_bytes(b"header\none\n")
+    assert counter.count() == 4
+    journal.write_bytes(b"header\none\n")
+    assert counter.count() == 2
+
+
+def test_flat_tables() -> None:
+    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}

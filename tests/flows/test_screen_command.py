@@ -1,0 +1,88 @@
+"""`sluice screen` and `sluice rerun` as people and programs use them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from flows.screen import screen
+from flows.settings import Home
+
+Run = Callable[..., Any]
+
+
+def sluice(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_mistakes_exit_2_in_one_line(home: Home, campaign_file: Path) -> None:
+    bad = campaign_file.with_name("bad.toml")
+    bad.write_text(campaign_file.read_text().replace('"CsCl"', '"CsI"'))
+    for arguments, message in (
+        (["screen", "none.toml"], "no campaign file none.toml"),
+        (["screen", str(bad)], "unknown prototype 'CsI'"),
+        (["screen", str(campaign_file), "--set", "selection.budget=0"], "selection.budget"),
+        (["screen", str(campaign_file), "--set", "model=foreign:none"], "no foreign potential 'none'"),
+        (["screen", str(campaign_file), "--set", 'candidates.files=["none.cif"]'], "there is no"),
+        (["campaigns", "show", "none"], "no campaign 'none'"),
+        (["campaigns", "rerun", "none"], "no campaign 'none'"),
+        (["campaigns", "report", "none"], "no campaign 'none'"),
+        (["campaigns", "cancel", "none"], "no campaign 'none'"),
+        (["shard", "none", "0"], "no campaign 'none'"),
+    ):
+        result = sluice(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert message in result.stderr
+        assert result.stdout == ""
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_json_is_one_object(run_here: Run, home: Home, campaign_file: Path) -> None:
+    run_here(campaign_file)
+    shown = sluice("campaigns", "show", "metals", "--json")
+    assert shown.exit_code == 0
+    content = json.loads(shown.stdout)
+    wanted = (
+        "n_candidates",
+        "funnel",
+        "n_shortlist",
+        "model",
+        "model_version",
+        "model_sha256",
+        "lake_versions",
+        "state",
+        "shards",
+        "cost",
+        "paths",
+    )
+    assert set(wanted) <= set(content)
+    assert set(content["shards"]) >= {"total", "done", "failed"}
+    assert json.loads(sluice("campaigns", "ls", "--json").stdout)["campaigns"][0]["campaign"] == "metals"
+    assert json.loads(sluice("shard", "metals", "0", "--json").stdout)["computed"] == 0
+    assert json.loads(sluice("screen", str(campaign_file), "--dry-run", "--json").stdout)["shards"] > 1
+
+
+def test_people_get_a_funnel(run_here: Run, home: Home, campaign_file: Path) -> None:
+    run_here(campaign_file)
+    shown = sluice("campaigns", "show", "metals")
+    assert "shortlist" in shown.stdout
+    assert "metals" in sluice("campaigns", "ls").stdout
+    assert "report.html" in sluice("campaigns", "report", "metals").stderr
+    assert "would relax" in sluice("screen", str(campaign_file), "--dry-run").stderr
+
+
+def test_reruns_from_the_folder(
+    run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(campaign_file)
+    campaign_file.unlink()
+    monkeypatch.setattr(
+        "flows.screen.screen", lambda spec, home, **options: screen.fn(spec, home, show=False, **options)
+    )
+    again = sluice("campaigns", "rerun", "metals", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["state"] == "COMPLETED"

@@ -1,0 +1,99 @@
+"""Campaigns against the hull of what the lake holds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from screened import rows_of
+
+from flows.campaign_outputs import report_context
+from flows.campaigns import CampaignFolder
+from flows.settings import Home
+from gnn.errors import InputError
+from gnn.lake.table import Lake
+from gnn.structures.atoms import atoms_to_record
+from gnn.structures.cards import generic_card
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def lake(home: Home) -> Lake:
+    """Al and Cu, and one compound, labelled by EMT; Ni is missing."""
+    table = Lake(home.lake)
+    records = []
+    for atoms in (bulk("Al"), bulk("Cu"), bulk("Al", "fcc", a=4.3), bulk("CuAl", "cesiumchloride", a=3.03)):
+        atoms.calc = EMT()
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        atoms.get_stress()
+        records.append(atoms_to_record(atoms, "emt-labels", "emt/ase"))
+    table.append("emt-labels", records, generic_card("emt-labels", "emt/ase"))
+    return table
+
+
+DFT = {"hull": {"reference": "dft"}}
+
+
+def test_a_fixed_hull_from_the_lake(run_here: Run, home: Home, lake: Lake, campaign_file: Path) -> None:
+    result = run_here(campaign_file, changes=DFT)
+    assert result.lake_versions == {"emt-labels": lake.version("emt-labels")}
+    near = next(stage for stage in result.funnel if stage.stage == "near_hull")
+    without = [row for row in rows_of(home) if row["reason"] == "no reference energy: Ni"]
+    assert near.rejected["no reference energy"] == len(without) > 0
+    assert all("Ni" in row["chemical_system"] for row in without)
+    manifest = CampaignFolder(home, "metals").manifest()
+    assert manifest is not None
+    assert any("no reference energy at emt/ase for Ni" in warning for warning in manifest.warnings)
+    aluminium = next(row for row in manifest.hull_entries if row.name == "Al")
+    atoms = bulk("Al")
+    atoms.calc = EMT()
+    assert aluminium.energy_per_atom == pytest.approx(atoms.get_potential_energy())
+    assert {row["chemical_system"] for row in rows_of(home) if row["hull_distance"] is not None} == {"Al-Cu"}
+
+
+def test_the_lakes_version_is_pinned(run_here: Run, home: Home, lake: Lake, campaign_file: Path) -> None:
+    first = run_here(campaign_file, changes=DFT)
+    atoms = bulk("Ni")
+    atoms.calc = EMT()
+    atoms.get_potential_energy()
+    lake.append("emt-labels", [atoms_to_record(atoms, "emt-labels", "emt/ase")], generic_card("emt-labels", "emt/ase"))
+    again = run_here(campaign_file, changes=DFT)
+    assert again.lake_versions == first.lake_versions
+    assert again.funnel == first.funnel
+
+
+def test_known_crystals_are_flagged_and_may_be_dropped(
+    run_here: Run, home: Home, lake: Lake, campaign_file: Path
+) -> None:
+    run_here(campaign_file, changes=DFT)
+    flagged = [row for row in rows_of(home) if row["in_lake"] is not None]
+    assert [(row["prototype"], row["formula"]) for row in flagged] == [("CsCl", "AlCu")]
+    result = run_here(campaign_file, changes={**DFT, "name": "novel", "filters": {"novel_only": True}})
+    assert next(stage for stage in result.funnel if stage.stage == "novel").rejected == {"already in the lake": 1}
+
+
+def test_model_against_dft(run_here: Run, home: Home, lake: Lake, campaign_file: Path) -> None:
+    run_here(campaign_file, changes=DFT)
+    context = report_context(CampaignFolder(home, "metals"))
+    compared = {item.formula: item for item in context.dft}
+    assert set(compared) == {"AlCu"}
+    assert compared["AlCu"].origin == "emt-labels"
+    # the label is unrelaxed, the candidate relaxed by the same method: it can only be lower
+    assert compared["AlCu"].model_formation_energy_per_atom <= compared["AlCu"].dft_formation_energy_per_atom
+    assert not compared["AlCu"].in_training
+    assert context.provenance.theory == "emt/ase"
+
+
+def test_a_lake_without_references_is_refused_at_once(run_here: Run, home: Home, campaign_file: Path) -> None:
+    with pytest.raises(InputError, match="no reference energy at emt/ase for Al, Cu, Ni; ingest or label"):
+        run_here(campaign_file, changes=DFT)
+    assert not CampaignFolder(home, "metals").exists()
+
+
+def test_a_hull_data_set_must_exist(run_here: Run, campaign_file: Path, lake: Lake) -> None:
+    with pytest.raises(InputError, match="hull data set 'none' is not in the lake; there are emt-labels"):
+        run_here(campaign_file, changes={"hull": {"reference": "dft", "datasets": ["none"]}})
