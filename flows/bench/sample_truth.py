@@ -21,9 +21,9 @@ from flows.bench.sample_plan import SETTINGS
 from flows.bench.sample_set import DATASETS, journal_path, shipped, show
 from gnn.dft.engine import RelaxSettings
 from gnn.dft.gpaw import GpawEngine
-from gnn.dft.label import LabelJob, journal_records, label, label_journal
+from gnn.dft.label import RELAXED_SUFFIX, RELAXING_SUFFIX, LabelJob, journal_records, label, label_journal
 from gnn.files import write_atomically
-from gnn.screening.truth import RELAXED_SUFFIX, TruthCase, distinct, truth_cases
+from gnn.screening.truth import TruthCase, distinct, is_relaxed, relaxations, truth_cases
 from gnn.structures.atoms import record_to_atoms
 from gnn.structures.record import RECORD_SCHEMA, Record, records_to_table, table_to_records
 
@@ -38,9 +38,14 @@ def unrest(record: Record) -> float:
 
 
 def unfinished(records: Sequence[Record]) -> dict[str, TruthCase]:
-    """Cases of the truth that are not at rest, by the id of the job that takes each on from its last frame."""
-    moving = (case for case in distinct(truth_cases(records)) if unrest(case.end) > REST.fmax)
-    return {_next_job(case).job_id: case for case in moving}
+    """Relaxations that are not at rest, by the id of the job that takes each on from its last frame.
+
+    First those that the truth counts as ended, a crystal once; then the given up, the nearest to rest first.
+    """
+    ended = distinct(truth_cases(records))
+    given_up = [case for case in relaxations(records) if not is_relaxed(case.end)]
+    cases = [*ended, *sorted(given_up, key=lambda case: unrest(case.end))]
+    return {_next_job(case).job_id: case for case in cases if unrest(case.end) > REST.fmax}
 
 
 def next_jobs(records: Sequence[Record]) -> list[LabelJob]:
@@ -70,11 +75,11 @@ def _job_of(record: Record) -> str:
 
 def _passed(record: Record) -> Record:
     """A frame that was an end and is not any more."""
-    return replace(record, config_type=f"{_name(record)}-relaxing")
+    return replace(record, config_type=f"{_name(record)}{RELAXING_SUFFIX}")
 
 
 def _name(record: Record) -> str:
-    return (record.config_type or "").removesuffix(RELAXED_SUFFIX)
+    return (record.config_type or "").removesuffix(RELAXED_SUFFIX).removesuffix(RELAXING_SUFFIX)
 
 
 def shipped_truth() -> list[Record]:

@@ -17,6 +17,8 @@ from gnn.files import Journal, canonical_json, digest, locked, write_text
 from gnn.structures.record import Record, Source
 
 JOURNAL_VERSION = 1
+RELAXED_SUFFIX, RELAXING_SUFFIX = "-relaxed", "-relaxing"
+"""Of the config_type of the last step of a converged relaxation, and of all other steps."""
 
 
 class LabelJob(BaseModel):
@@ -188,10 +190,7 @@ def summarise(jobs: Sequence[LabelJob], journal: Journal, reused: int) -> LabelS
 
 
 def journal_records(journal: Journal, dataset: str) -> list[Record]:
-    """Every labelled frame of a journal as a record of `dataset`; the steps of a relaxation carry its config_type.
-
-    The last frame of a converged relaxation gets the config_type suffix `-relaxed`, others of it `-relaxing`.
-    """
+    """Every labelled frame of a journal as a record of `dataset`; the steps of a relaxation carry its config_type."""
     records = []
     for row, entry in enumerate(journal.read()):
         if entry["status"] == "done":
@@ -206,7 +205,7 @@ def _entry_records(entry: dict[str, Any], dataset: str, theory: str, row: int, p
     for step, frame in enumerate(map(Frame.from_json, entry["frames"])):
         config_type = job.config_type or "labelled"
         if job.kind == "relax":
-            config_type += "-relaxed" if entry["converged"] and step == last else "-relaxing"
+            config_type += RELAXED_SUFFIX if entry["converged"] and step == last else RELAXING_SUFFIX
         records.append(
             Record(
                 dataset=dataset,

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from gnn.dft.label import RELAXED_SUFFIX
 from gnn.screening.campaign import DedupeSpec
 from gnn.screening.dedupe import Crystal, duplicates
 from gnn.structures.record import Record
 
 Floats = NDArray[np.float64]
-RELAXED_SUFFIX = "-relaxed"
 BEST_SHARE = 0.1
 SAME_ENERGY = 2e-3
 """eV/atom: relaxations whose ends are further apart ended in different crystals, however alike they look."""
@@ -39,12 +39,17 @@ class TruthScore:
 
 
 def truth_cases(records: Sequence[Record]) -> list[TruthCase]:
-    """Converged relaxations among labelled frames; frames of one job share their source digest and keep their order."""
+    """Converged relaxations among labelled frames."""
+    return [case for case in relaxations(records) if is_relaxed(case.end)]
+
+
+def relaxations(records: Sequence[Record]) -> list[TruthCase]:
+    """Relaxations, converged or not; frames of one job share their source digest and keep their order."""
     jobs: dict[str, list[Record]] = {}
     for record in records:
         key = record.source.sha256 if record.source is not None else record.structure_id
         jobs.setdefault(key, []).append(record)
-    return [TruthCase(frames[0], frames[-1]) for frames in jobs.values() if _is_relaxed(frames[-1])]
+    return [TruthCase(frames[0], frames[-1]) for frames in jobs.values()]
 
 
 def distinct(cases: Sequence[TruthCase]) -> list[TruthCase]:
@@ -63,7 +68,8 @@ def _crystal(name: str, end: Record) -> Crystal:
     return Crystal(name, end.numbers, end.positions, end.cell, energy)
 
 
-def _is_relaxed(record: Record) -> bool:
+def is_relaxed(record: Record) -> bool:
+    """Whether a frame is the last of a converged relaxation."""
     return (record.config_type or "").endswith(RELAXED_SUFFIX)
 
 

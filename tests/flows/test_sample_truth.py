@@ -58,5 +58,14 @@ def test_taking_on_twice_adds_nothing(loose: list[Record], tmp_path: Path) -> No
     assert [(r.structure_id, r.config_type) for r in again] == [(r.structure_id, r.config_type) for r in records]
 
 
+def test_what_was_given_up_is_taken_on_too(tmp_path: Path) -> None:
+    stretched = LabelJob.of(bulk("Al", "fcc", a=4.3), "relax", "Al", "truth-fcc")
+    records = labelled([stretched], tmp_path / "loose.jsonl", RelaxSettings(fmax=0.08, max_steps=1))
+    assert not truth_cases(records)
+    records = taken_on(records, labelled(next_jobs(records), tmp_path / "rest.jsonl", REST))
+    (case,) = truth_cases(records)
+    assert case.start == records[0] and case.end.config_type == "truth-fcc-relaxed" and unrest(case.end) < REST.fmax
+
+
 def test_a_failed_continuation_leaves_the_case_as_it_was(loose: list[Record]) -> None:
     assert taken_on(loose, []) == loose
