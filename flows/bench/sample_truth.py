@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from ase.filters import FrechetCellFilter
 
-from flows.bench.sample_plan import SETTINGS
+from flows.bench.sample_plan import SETTINGS, label_cost
 from flows.bench.sample_set import DATASETS, journal_path, shipped, show
 from gnn.dft.engine import RelaxSettings
 from gnn.dft.gpaw import GpawEngine
@@ -40,11 +40,11 @@ def unrest(record: Record) -> float:
 def unfinished(records: Sequence[Record]) -> dict[str, TruthCase]:
     """Relaxations that are not at rest, by the id of the job that takes each on from its last frame.
 
-    First those that the truth counts as ended, a crystal once; then the given up, the nearest to rest first.
+    First those that the truth counts as ended, a crystal once, then the given up; the cheapest first.
     """
     ended = distinct(truth_cases(records))
     given_up = [case for case in relaxations(records) if not is_relaxed(case.end)]
-    cases = [*ended, *sorted(given_up, key=lambda case: unrest(case.end))]
+    cases = [*sorted(ended, key=_cost), *sorted(given_up, key=_cost)]
     return {_next_job(case).job_id: case for case in cases if unrest(case.end) > REST.fmax}
 
 
@@ -62,6 +62,10 @@ def taken_on(records: Sequence[Record], further: Iterable[Record]) -> list[Recor
         *(_passed(record) if record.structure_id in passed else record for record in records),
         *(replace(record, source=cases[_job_of(record)].start.source) for record in new),
     ]
+
+
+def _cost(case: TruthCase) -> int:
+    return label_cost(record_to_atoms(case.end))
 
 
 def _next_job(case: TruthCase) -> LabelJob:
