@@ -69,7 +69,7 @@ N_TRUTH_ORDERINGS = 80
 BRIDGE_SITES, NARROW_BRIDGE_SITES, BRIDGES_A_PLACE = 5, 7, 2
 BRIDGES_LOOKED_AT = 10
 """Orderings of a place whose costs are compared; there are hundreds of seven sites."""
-ANTISITE_SCALES, ANTISITES_A_CRYSTAL = (0.85, 1.25), 2
+ANTISITE_SCALES = (0.85, 1.25)
 REPEATS = {2: (2, 2, 1), 3: (2, 1, 1), 4: (2, 1, 1)}
 """Repeats of a cell of so many sites to at most eight."""
 ORDERING_SCALES, SQUEEZED_SCALES = (0.78, 1.08), (0.5, 0.76)
@@ -297,17 +297,17 @@ def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
     """
     hidden = truth_formulas(pool)
     crystals = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL]
-    jobs = [job for crystal in crystals for job in _antisites(crystal, hidden)[:ANTISITES_A_CRYSTAL]]
+    jobs = [job for crystal in crystals for job in _antisites(crystal, hidden)]
     return sorted(_affordable(jobs, DEAREST_RATTLED), key=_cost_of)
 
 
 def _antisites(decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]:
-    """The cheapest cell for each exchange of one element for another, in a random order."""
+    """The cheapest cell for each exchange of one element for another."""
     name = f"antisite {decoration.crystal}"
     random = np.random.default_rng(rank(name))
     unit = decoration.atoms(random.uniform(*ANTISITE_SCALES))
     cells = [unit.repeat(repeat) for repeat in set(permutations(REPEATS[len(unit)]))]
-    exchanges = sorted(permutations(sorted(set(decoration.elements)), 2), key=lambda pair: rank(f"{name} {pair}"))
+    exchanges = permutations(sorted(set(decoration.elements)), 2)
     cheapest = (
         min((_substituted(cell, own, other, decoration) for cell in cells), key=_cost_of) for own, other in exchanges
     )
