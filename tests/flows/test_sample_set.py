@@ -141,3 +141,14 @@ def test_antisites_are_of_no_hidden_formula_and_small() -> None:
     for job in jobs:
         atoms = job.atoms()
         assert len(atoms) <= 8 and reduced_formula(atoms.numbers) not in hidden
+
+
+def test_squeezed_antisites_begin_where_the_others_end() -> None:
+    pool = compounds()
+    guessed = {decoration.crystal: decoration.atoms().get_volume() / len(decoration.atoms()) for decoration in pool}
+    ratios: dict[bool, list[float]] = {True: [], False: []}
+    for job in antisite_jobs(pool):
+        volume = job.atoms().get_volume() / len(job.numbers)
+        ratios[(job.config_type or "").startswith("squeezed")].append(volume / guessed[job.group or ""])
+    assert min(ratios[True]) < 0.7 < min(ratios[False])
+    assert np.median(ratios[True]) < 0.8 and np.median(ratios[False]) > 0.95
