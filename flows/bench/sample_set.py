@@ -58,8 +58,13 @@ def export(part: str) -> int:
     known = {row for table in tables for row in table["structure_id"].to_pylist()}
     fresh = {record.structure_id: record for record in records if record.structure_id not in known}
     table = pa.concat_tables([*tables, records_to_table(fresh.values())])
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    write(part, table)
     return int(table.num_rows)
+
+
+def write(part: str, table: pa.Table) -> None:
+    """Put a table of records in the place of a part's file."""
+    write_atomically(shipped(part), lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def show(record: dict[str, Any]) -> None:
