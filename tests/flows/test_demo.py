@@ -14,6 +14,9 @@ from flows.demo import describe, sample_file
 from flows.settings import Home
 from gnn.errors import InputError
 
+LEAST_TRUTH = 100
+"""Crystals that a screening is scored against; relaxations that go on may add some or find two the same."""
+
 
 def test_the_sample_set_ships() -> None:
     for name in ("sample.parquet", "sample-truth.parquet", "campaign.toml", "known_compounds.toml"):
@@ -44,7 +47,9 @@ def test_from_labels_to_a_report(home: Home) -> None:
     assert campaign["n_shortlist"] > 0
     assert np.isfinite(result["evaluate"]["energy_mae_mev_per_atom"])
     assert (home.root / result["report"]).is_file()
-    assert {found["n"] for found in result["truth"].values()} == {101}
+    compared = {found["n"] for found in result["truth"].values()}
+    assert len(compared) == 1
+    assert min(compared) >= LEAST_TRUTH
 
 
 def test_the_first_figures_are_rounded() -> None:
