@@ -56,6 +56,11 @@ class Decoration:
         """The crystal that structures made from it are held together by in splits."""
         return f"{self.formula}-{self.prototype.name}"
 
+    @property
+    def lattice(self) -> str:
+        """Name of the prototype."""
+        return self.prototype.name
+
 
 @dataclass(frozen=True)
 class Ordering:
@@ -68,6 +73,11 @@ class Ordering:
     def crystal(self) -> str:
         """The crystal that structures made from it are held together by in splits."""
         return f"{self.derivative.name} {'-'.join(self.elements)}"
+
+    @property
+    def lattice(self) -> str:
+        """Name of the lattice that is ordered."""
+        return self.derivative.parent
 
     @property
     def counts(self) -> list[int]:

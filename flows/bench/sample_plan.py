@@ -69,7 +69,8 @@ N_TRUTH_ORDERINGS = 80
 BRIDGE_SITES, NARROW_BRIDGE_SITES, BRIDGES_A_PLACE = 5, 7, 2
 BRIDGES_LOOKED_AT = 10
 """Orderings of a place whose costs are compared; there are hundreds of seven sites."""
-ANTISITE_SCALES = {"antisite": (0.85, 1.25), "squeezed-antisite": (0.6, 0.85)}
+ANTISITE_SCALES = {"antisite": (0.85, 1.25), "squeezed-antisite": (0.6, 0.85), "ordering-antisite": (0.78, 1.08)}
+EXCHANGES_AN_ORDERING = 2
 REPEATS = {2: (2, 2, 1), 3: (2, 1, 1), 4: (2, 1, 1)}
 """Repeats of a cell of so many sites to at most eight."""
 ORDERING_SCALES, SQUEEZED_SCALES = (0.78, 1.08), (0.5, 0.76)
@@ -77,22 +78,30 @@ N_SQUEEZED = 80
 
 
 def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
-    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part.
+    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part."""
+    dealt = dealt_decorations(_truth_compounds(pool), most)
+    return [*map(_truth_job, dealt), *map(_truth_job, truth_orderings(pool))]
 
-    Orderings that are crystals of their own: many are a compound prototype, or each other with elements exchanged.
+
+def truth_orderings(pool: list[Decoration]) -> list[Ordering]:
+    """Cheap orderings of hidden formulas that are crystals of their own.
+
+    Many are a compound prototype, or each other with elements exchanged.
     """
     hidden = truth_formulas(pool)
-    chosen = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
-    compound_jobs = [
-        _job(d.atoms(), "relax", d.formula, f"truth-{d.prototype.name}") for d in dealt_decorations(chosen, most)
-    ]
     dealt = dealt_orderings(lambda formula: formula in hidden)
-    orderings = (
-        _job(ordering.atoms(), "relax", ordering.formula, f"truth-{ordering.derivative.parent}")
-        for ordering in new_crystals(dealt, [d.atoms() for d in chosen])
-    )
-    cheap = (job for job in orderings if label_cost(job.atoms()) <= CHEAP)
-    return [*compound_jobs, *islice(cheap, N_TRUTH_ORDERINGS)]
+    crystals = new_crystals(dealt, [decoration.atoms() for decoration in _truth_compounds(pool)])
+    cheap = (ordering for ordering in crystals if _cost_of(_truth_job(ordering)) <= CHEAP)
+    return list(islice(cheap, N_TRUTH_ORDERINGS))
+
+
+def _truth_compounds(pool: list[Decoration]) -> list[Decoration]:
+    hidden = truth_formulas(pool)
+    return [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_TRUTH_CELL]
+
+
+def _truth_job(crystal: Decoration | Ordering) -> LabelJob:
+    return _job(crystal.atoms(), "relax", crystal.formula, f"truth-{crystal.lattice}")
 
 
 def training_jobs(pool: list[Decoration]) -> list[LabelJob]:
@@ -293,35 +302,44 @@ def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
 
     The nearest that a cell of this size comes to a formula it must not have. Without them a network has to guess what
     one-to-one neighbours of Li and Si are on a lattice from far compositions, and took some of them for bound that are
-    not. Squeezed ones as well: NaTl and Heusler lattices relax to 0.8 of their guessed volume, and a network that knows
-    nothing below it let them go on to 0.6. Cheapest first, so that no failure of a screening chooses them.
+    not. Decorations are squeezed as well: NaTl and Heusler lattices relax to 0.8 of their guessed volume, and a network
+    that knows nothing below it let them go on to 0.6. Cheapest first, so that no failure of a screening chooses them.
     """
     hidden = truth_formulas(pool)
-    crystals = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL]
-    jobs = [job for kind in ANTISITE_SCALES for crystal in crystals for job in _antisites(kind, crystal, hidden)]
+    decorated = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= SMALL_CELL]
+    ordered = [ordering for ordering in truth_orderings(pool) if sum(ordering.counts) <= SMALL_CELL]
+    kinds = ("antisite", "squeezed-antisite")
+    jobs = [
+        *(job for kind in kinds for d in decorated for job in _antisites(kind, d, hidden)),
+        *(job for o in ordered for job in islice(_antisites("ordering-antisite", o, hidden), EXCHANGES_AN_ORDERING)),
+    ]
     return sorted(_affordable(jobs, DEAREST_ANTISITE), key=_cost_of)
 
 
-def _antisites(kind: str, decoration: Decoration, hidden: frozenset[str]) -> list[LabelJob]:
-    """The cheapest cell for each exchange of one element for another."""
-    random = np.random.default_rng(rank(f"{kind} {decoration.crystal}"))
-    unit = decoration.atoms(random.uniform(*ANTISITE_SCALES[kind]))
-    cells = [unit.repeat(repeat) for repeat in set(permutations(REPEATS[len(unit)]))]
-    exchanges = permutations(sorted(set(decoration.elements)), 2)
-    cheapest = (
-        min((_substituted(kind, cell, own, other, decoration) for cell in cells), key=_cost_of)
-        for own, other in exchanges
-    )
-    return [job for job in cheapest if reduced_formula(job.atoms().numbers) not in hidden]
+def _antisites(kind: str, crystal: Decoration | Ordering, hidden: frozenset[str]) -> Iterator[LabelJob]:
+    """The cheapest cell for each exchange of one element for another, in a random order."""
+    cells = _repeated(kind, crystal)
+    exchanges = permutations(sorted(set(crystal.elements)), 2)
+    for own, other in sorted(exchanges, key=lambda pair: rank(f"exchange {crystal.crystal} {pair}")):
+        job = min((_substituted(kind, cell, own, other, crystal) for cell in cells), key=_cost_of)
+        if reduced_formula(job.atoms().numbers) not in hidden:
+            yield job
 
 
-def _substituted(kind: str, cell: Atoms, own: str, other: str, decoration: Decoration) -> LabelJob:
+def _repeated(kind: str, crystal: Decoration | Ordering) -> list[Atoms]:
+    """Every way to repeat a crystal to at most eight sites, at one random volume."""
+    random = np.random.default_rng(rank(f"{kind} {crystal.crystal}"))
+    unit = crystal.atoms(random.uniform(*ANTISITE_SCALES[kind]))
+    return [unit.repeat(repeat) for repeat in set(permutations(REPEATS[len(unit)]))]
+
+
+def _substituted(kind: str, cell: Atoms, own: str, other: str, crystal: Decoration | Ordering) -> LabelJob:
     """The cell with the first atom of one element exchanged for another; rattled where symmetry makes it dear."""
     copy = cell.copy()
     copy.symbols[copy.get_chemical_symbols().index(own)] = other
-    group, config_type = decoration.crystal, f"{kind}-{decoration.prototype.name}"
+    group, config_type = crystal.crystal, f"{kind}-{crystal.lattice}"
     symmetric = _job(copy, "static", group, config_type)
-    if label_cost(symmetric.atoms()) <= DEAREST:
+    if _cost_of(symmetric) <= DEAREST:
         return symmetric
     return _job(rattled(copy, f"{kind} {group} {own} {other}"), "static", group, f"{config_type}-rattled")
 

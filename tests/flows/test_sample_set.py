@@ -21,6 +21,7 @@ from flows.bench.sample_plan import (
     narrow_bridge_jobs,
     open_lattice_jobs,
     truth_formulas,
+    truth_orderings,
 )
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
@@ -143,12 +144,21 @@ def test_antisites_are_of_no_hidden_formula_and_small() -> None:
         assert len(atoms) <= 8 and reduced_formula(atoms.numbers) not in hidden
 
 
+def test_orderings_have_antisites_too() -> None:
+    pool = compounds()
+    orderings = {ordering.crystal for ordering in truth_orderings(pool)}
+    exchanged = Counter(job.group for job in antisite_jobs(pool) if job.group in orderings)
+    assert exchanged.keys() == orderings
+    assert max(exchanged.values()) == 2
+
+
 def test_squeezed_antisites_begin_where_the_others_end() -> None:
     pool = compounds()
     guessed = {decoration.crystal: decoration.atoms().get_volume() / len(decoration.atoms()) for decoration in pool}
     ratios: dict[bool, list[float]] = {True: [], False: []}
     for job in antisite_jobs(pool):
-        volume = job.atoms().get_volume() / len(job.numbers)
-        ratios[(job.config_type or "").startswith("squeezed")].append(volume / guessed[job.group or ""])
+        if job.group in guessed:
+            volume = job.atoms().get_volume() / len(job.numbers)
+            ratios[(job.config_type or "").startswith("squeezed")].append(volume / guessed[job.group])
     assert min(ratios[True]) < 0.7 < min(ratios[False])
     assert np.median(ratios[True]) < 0.8 and np.median(ratios[False]) > 0.95
