@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from flows.bench.sample_plan import SETTINGS, label_cost
+from flows.bench.sample_jobs import SETTINGS, label_cost
 from flows.demo import sample_file
 from flows.settings import find_home
 from gnn.dft.engine import RelaxSettings

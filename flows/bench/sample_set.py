@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.bench.sample_plan import RELAX, SETTINGS, plan
+from flows.bench.sample_jobs import RELAX, SETTINGS
+from flows.bench.sample_plan import plan
 from flows.settings import find_home
 from gnn.dft.gpaw import GpawEngine
 from gnn.dft.label import LabelJob, journal_records, label, label_journal

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from ase.filters import FrechetCellFilter
 
-from flows.bench.sample_plan import SETTINGS, label_cost
+from flows.bench.sample_jobs import SETTINGS, label_cost
 from flows.bench.sample_set import DATASETS, journal_path, shipped, show, write
 from gnn.dft.engine import RelaxSettings
 from gnn.dft.gpaw import GpawEngine

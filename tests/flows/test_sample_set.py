@@ -10,19 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows.bench.sample_antisites import antisite_jobs
+from flows.bench.sample_bridges import bridge_jobs, narrow_bridge_jobs
+from flows.bench.sample_crystals import ELEMENTS, OPEN_LATTICES, compounds, truth_formulas
 from flows.bench.sample_formulas import HELD_OUT, SEEN, SEVERAL, UNSEEN, divided, energy_per_atom, minima
+from flows.bench.sample_hidden import truth_orderings
 from flows.bench.sample_noise import row
-from flows.bench.sample_plan import (
-    ELEMENTS,
-    OPEN_LATTICES,
-    antisite_jobs,
-    bridge_jobs,
-    compounds,
-    narrow_bridge_jobs,
-    open_lattice_jobs,
-    truth_formulas,
-    truth_orderings,
-)
+from flows.bench.sample_plan import open_lattice_jobs
 from flows.demo import sample_file
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.label import LabelJob
