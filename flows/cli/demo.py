@@ -13,7 +13,7 @@ from flows.settings import CLUSTER_VARIABLE
 
 @speaks_plainly
 def demo(
-    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 7.0,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 9.0,
     committee: Annotated[int, typer.Option(min=1, help="Networks; their spread is the uncertainty.")] = 2,
     cluster: Annotated[
         str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, or the address of a Dask scheduler.")
