@@ -106,13 +106,23 @@ def resolve(uri: str, home: Home) -> Path:
 
 def find(uri: str, home: Home) -> Found:
     """As `resolve`, with the registered version and the sha256 of the weights."""
-    folder = Path(uri).expanduser()
-    if not uri.startswith(SCHEME) and folder.is_dir():
+    folder = _checkpoint_folder(uri)
+    if folder is not None:
         from gnn.training.checkpoint import read_manifest
 
         return Found(folder, None, None, read_manifest(folder).sha256)
     model, path = lookup(uri, home)
     return Found(path, model.name, model.version, _verified(path, model))
+
+
+def _checkpoint_folder(uri: str) -> Path | None:
+    """The folder that is meant, if one is: a data folder that happens to have a model's name is not."""
+    from gnn.training.checkpoint import MANIFEST_NAME
+
+    folder = Path(uri).expanduser()
+    if uri.startswith(SCHEME) or not folder.is_dir():
+        return None
+    return None if NAME.fullmatch(uri) and not (folder / MANIFEST_NAME).exists() else folder
 
 
 def lookup(uri: str, home: Home) -> tuple[RegisteredModel, Path]:

@@ -110,6 +110,15 @@ def test_every_way_of_naming_leads_to_the_registered_bytes(store: Home) -> None:
 
 
 @pytest.mark.slow
+def test_a_data_folder_does_not_hide_the_model_of_its_name(
+    store: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "copper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data")
+    assert find("copper", store).name == "copper"
+
+
+@pytest.mark.slow
 def test_mistakes_list_what_there_is(store: Home) -> None:
     with pytest.raises(InputError, match="there are: copper, other"):
         resolve("copepr", store)
