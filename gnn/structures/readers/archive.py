@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from gnn.structures.readers.opening import costs_the_file
 
@@ -22,7 +24,7 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """A temporary folder with the archive's members; links out of it, devices and absolute paths are refused.
+    """A temporary folder with the archive's members; links out of it, devices and paths outside are refused.
 
     Raises:
         UnreadableFile: the archive is damaged, cut short, or holds such members.
@@ -33,5 +35,35 @@ def unpacked(path: Path) -> Iterator[Path]:
                 packed.extractall(folder)  # noqa: S202 - it puts what points outside inside; links become files
         else:
             with costs_the_file(path), tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
+                _extract(archive, Path(folder).resolve())
         yield Path(folder)
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write the members below `folder`; a link becomes a copy of the member that it points to.
+
+    By hand, because `extractall` refuses what is hostile only from Python 3.11.4 on.
+
+    Raises:
+        tarfile.TarError: a member would lie outside, points to no other member, or is no file.
+    """
+    for member in archive:
+        target = (folder / member.name).resolve()
+        if not target.is_relative_to(folder):
+            raise tarfile.TarError(f"member {member.name!r} lies outside the archive")
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _content(archive, member) as content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    try:
+        content = archive.extractfile(member)
+    except KeyError as error:
+        raise tarfile.TarError(f"member {member.name!r} points to what is not in the archive") from error
+    if content is None:
+        raise tarfile.TarError(f"member {member.name!r} is neither a file nor a folder")
+    return content

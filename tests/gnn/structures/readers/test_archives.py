@@ -24,7 +24,7 @@ def test_archives_are_read_member_by_member(tmp_path, frames, xyz, card, read_al
 
 
 def test_hostile_archives_are_refused(tmp_path, xyz, card):
-    for name, linkname in (("../escape.xyz", ""), ("link.xyz", "/etc/hostname")):
+    for name, linkname in (("../escape.xyz", ""), ("link.xyz", "/etc/hostname"), (f"{tmp_path.parent}/escape.xyz", "")):
         path = tmp_path / "bad.tar"
         with tarfile.open(path, "w") as archive:
             member = tarfile.TarInfo(name)
@@ -34,6 +34,20 @@ def test_hostile_archives_are_refused(tmp_path, xyz, card):
         with pytest.raises(UnreadableFile):
             list(read_records(path, card))
     assert not (tmp_path.parent / "escape.xyz").exists()
+
+
+def test_links_within_an_archive_are_the_files_they_point_to(tmp_path, xyz, card, read_all):
+    path = tmp_path / "linked.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(xyz, "run/frames.xyz")
+        for kind, name, target in (
+            (tarfile.LNKTYPE, "hard.xyz", "run/frames.xyz"),
+            (tarfile.SYMTYPE, "run/soft.xyz", "frames.xyz"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    assert len(read_all(path, card)) == 3 * 5
 
 
 def test_one_bad_member_is_named_and_the_others_are_read(tmp_path, frames, xyz, card):
