@@ -300,5 +300,5 @@ def calibration(
     own, tasks, members = bench_home(home), tuple(task or bench.TASKS), tuple(member or (1,))
     check_files([task_named(name) for name in tasks], data)
     plan = bench.Plan(data, own, minutes, preset, tasks, members, splits)
-    command = f"sluice bench calibration --data DATA --minutes {minutes:g} --preset {preset}"
+    command = f"sluice bench calibration --data DATA --minutes {minutes:g} --splits {splits} --preset {preset}"
     drive(Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, command), own, limit, dry_run, as_json)
