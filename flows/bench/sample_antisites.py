@@ -10,14 +10,12 @@ import numpy as np
 from ase import Atoms
 
 from flows.bench.sample_crystals import Decoration, Ordering, distorted, rank, rattled, truth_formulas
-from flows.bench.sample_hidden import truth_orderings
 from flows.bench.sample_jobs import DEAREST, affordable, cheapest_cell, cost_of
 from gnn.dft.label import LabelJob
 from gnn.structures.record import reduced_formula
 
 DEAREST_ANTISITE = 1200
 """Rattled cells of eight sites: some eighty seconds."""
-LARGEST_REPEATED = 4
 REPEATS = {2: (2, 2, 1), 3: (2, 1, 1), 4: (2, 1, 1)}
 """Repeats of a cell of so many sites to at most eight."""
 
@@ -36,17 +34,18 @@ ORDERED = (Kind("ordering-antisite", (0.78, 1.08)), Kind("distorted-antisite", (
 """Of decorated prototypes, and of orderings on lattices, which go over into each other by stretching."""
 
 
-def antisite_jobs(pool: list[Decoration]) -> list[LabelJob]:
+def antisite_jobs(pool: list[Decoration], orderings: list[Ordering]) -> list[LabelJob]:
     """Hidden crystals, repeated to eight sites at most, with one atom of another of their kinds.
 
     The nearest that a cell of this size comes to a formula it must not have. Without them a network has to guess what
     one-to-one neighbours of Li and Si are on a lattice from far compositions, and took some of them for bound that are
     not. Decorations are squeezed as well: NaTl and Heusler lattices relax to 0.8 of their guessed volume, and a network
     that knows nothing below it let them go on to 0.6. Cheapest first, so that no failure of a screening chooses them.
+    `orderings`: those of the truth.
     """
     hidden = truth_formulas(pool)
-    decorated = [d for d in pool if d.formula in hidden and len(d.prototype.sites) <= LARGEST_REPEATED]
-    ordered = [ordering for ordering in truth_orderings(pool) if sum(ordering.counts) <= LARGEST_REPEATED]
+    decorated = [d for d in pool if d.formula in hidden and len(d.prototype.sites) in REPEATS]
+    ordered = [ordering for ordering in orderings if sum(ordering.counts) in REPEATS]
     crystals: list[tuple[Kind, Decoration | Ordering]] = [*product(DECORATED, decorated), *product(ORDERED, ordered)]
     jobs = (job for kind, crystal in crystals for job in _antisites(kind, crystal, hidden))
     return sorted(affordable(jobs, DEAREST_ANTISITE), key=cost_of)

@@ -47,7 +47,7 @@ def _by_place(orderings: Iterable[Ordering]) -> dict[Place, list[Ordering]]:
     """Orderings of one formula and lattice each, in a random order."""
     places: dict[Place, list[Ordering]] = {}
     for ordering in sorted(orderings, key=lambda each: rank(f"bridge {each.derivative.name} {each.elements}")):
-        place = (len(ordering.counts), max(ordering.counts), ordering.formula, ordering.derivative.parent)
+        place = (len(ordering.counts), max(ordering.counts), ordering.formula, ordering.lattice)
         places.setdefault(place, []).append(ordering)
     return places
 
@@ -62,5 +62,5 @@ def _bridges(orderings: list[Ordering]) -> list[LabelJob]:
     jobs = []
     for ordering in orderings:
         atoms = rattled(ordering.atoms(), ordering.crystal)
-        jobs.append(cheapest_cell(atoms, "static", ordering.crystal, f"ordering-{ordering.derivative.parent}-rattled"))
+        jobs.append(cheapest_cell(atoms, "static", ordering.crystal, f"ordering-{ordering.lattice}-rattled"))
     return sorted(jobs, key=cost_of)[:BRIDGES_A_PLACE]

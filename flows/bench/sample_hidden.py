@@ -16,13 +16,13 @@ from flows.bench.sample_jobs import CHEAP, cheapest_cell, cost_of
 from gnn.dft.label import LabelJob
 
 LARGEST_TRUTH_CELL = 5
-N_TRUTH_ORDERINGS = 80
+N_TRUTH_COMPOUNDS, N_TRUTH_ORDERINGS = 110, 80
 
 
-def truth_jobs(pool: list[Decoration], most: int = 110) -> list[LabelJob]:
-    """Relaxations of compounds and cheap orderings whose formula occurs nowhere in the training part."""
-    dealt = dealt_decorations(_truth_compounds(pool), most)
-    return [*map(_truth_job, dealt), *map(_truth_job, truth_orderings(pool))]
+def truth_jobs(pool: list[Decoration], orderings: list[Ordering]) -> list[LabelJob]:
+    """Relaxations of compounds and of `truth_orderings`, whose formulas occur nowhere in the training part."""
+    dealt = dealt_decorations(_truth_compounds(pool), N_TRUTH_COMPOUNDS)
+    return [*map(_truth_job, dealt), *map(_truth_job, orderings)]
 
 
 def truth_orderings(pool: list[Decoration]) -> list[Ordering]:

@@ -30,7 +30,7 @@ from flows.bench.sample_crystals import (
     truth_formulas,
     unusual_lattices,
 )
-from flows.bench.sample_hidden import truth_jobs
+from flows.bench.sample_hidden import truth_jobs, truth_orderings
 from flows.bench.sample_jobs import CHEAP, DEAREST, affordable, cheapest_cell, cost_of, label_cost
 from gnn.dft.label import LabelJob
 from gnn.screening.prototypes import ELEMENTAL, Prototype
@@ -135,7 +135,7 @@ def open_lattice_jobs(pool: list[Decoration]) -> list[LabelJob]:
 
 
 def _volume(decoration: Decoration, scale: float, what: str) -> LabelJob:
-    return cheapest_cell(decoration.atoms(scale), "static", decoration.crystal, f"{what}-{decoration.prototype.name}")
+    return cheapest_cell(decoration.atoms(scale), "static", decoration.crystal, f"{what}-{decoration.lattice}")
 
 
 def lattice_jobs() -> list[LabelJob]:
@@ -172,21 +172,21 @@ def _volume_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
 
 def _relax_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
     for decoration in chosen:
-        yield cheapest_cell(decoration.atoms(), "relax", decoration.crystal, f"compound-{decoration.prototype.name}")
+        yield cheapest_cell(decoration.atoms(), "relax", decoration.crystal, f"compound-{decoration.lattice}")
 
 
 def _distorted_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
     for decoration in chosen:
-        name = f"{decoration.prototype.name}-{'-'.join(decoration.elements)}"
+        name = f"{decoration.lattice}-{'-'.join(decoration.elements)}"
         atoms = distorted(decoration.atoms(), name)
-        yield cheapest_cell(atoms, "static", decoration.crystal, f"distorted-{decoration.prototype.name}")
+        yield cheapest_cell(atoms, "static", decoration.crystal, f"distorted-{decoration.lattice}")
 
 
 def _rattled_jobs(chosen: list[Decoration]) -> Iterator[LabelJob]:
     for decoration in chosen:
-        name = f"{decoration.prototype.name}-{'-'.join(decoration.elements)}"
+        name = f"{decoration.lattice}-{'-'.join(decoration.elements)}"
         yield cheapest_cell(
-            rattled(decoration.atoms(), name), "static", decoration.crystal, f"rattled-{decoration.prototype.name}"
+            rattled(decoration.atoms(), name), "static", decoration.crystal, f"rattled-{decoration.lattice}"
         )
 
 
@@ -203,7 +203,7 @@ def _squeezed(ordering: Ordering) -> LabelJob:
 def _at_random(ordering: Ordering, scales: tuple[float, float], what: str) -> LabelJob:
     random = np.random.default_rng(rank(f"{what} {ordering.derivative.name} {ordering.elements}"))
     atoms = ordering.atoms(random.uniform(*scales))
-    return cheapest_cell(atoms, "static", ordering.crystal, f"{what}-{ordering.derivative.parent}")
+    return cheapest_cell(atoms, "static", ordering.crystal, f"{what}-{ordering.lattice}")
 
 
 def _ordering_jobs(hidden: frozenset[str]) -> Iterator[LabelJob]:
@@ -235,11 +235,12 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
     truth goes from its cheapest; what is planned twice is labelled once.
     """
     pool = compounds()
+    orderings = truth_orderings(pool)
     hidden = truth_formulas(pool)
     special = [
         *atom_jobs(),
         *known_jobs(pool),
-        *antisite_jobs(pool),
+        *antisite_jobs(pool, orderings),
         *narrow_bridge_jobs(hidden),
         *bridge_jobs(hidden),
         *squeezed_jobs(hidden),
@@ -248,4 +249,4 @@ def plan() -> tuple[list[LabelJob], list[LabelJob]]:
         *lattice_jobs(),
     ]
     training = [*special, *sorted(training_jobs(pool), key=_turn)]
-    return training, sorted(truth_jobs(pool), key=cost_of)
+    return training, sorted(truth_jobs(pool, orderings), key=cost_of)

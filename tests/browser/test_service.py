@@ -9,31 +9,14 @@ from typing import Any
 import pytest
 from ase.io import write
 from emt_cells import labelled_cells
+from metals import metals_campaign
 from tiny_network import TINY_MODEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.timeout(1500)]
 
-CAMPAIGN = """
-name = "metals"
-model = "foreign:emt"
-[candidates]
-elements = ["Al", "Cu", "Ni"]
-min_elements = 2
-prototypes = ["CsCl", "L1_0", "L1_2"]
-[relaxation]
-max_steps = 20
-[filters]
-max_hull_distance = 5.0
-require_convergence = false
-[hull]
-reference = "model"
-[selection]
-budget = 4
-[handoff]
-formats = ["qe"]
-[shards]
-atoms = 20
-"""
+CAMPAIGN = metals_campaign(
+    relaxation=("max_steps = 20",), filters=("max_hull_distance = 5.0", "require_convergence = false")
+)
 FOLLOWING = (
     CAMPAIGN.replace('"metals"', '"following"').replace("foreign:emt", "models:/copper@champion").replace(', "Ni"', "")
 )

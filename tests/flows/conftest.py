@@ -8,29 +8,9 @@ from typing import Any
 
 import pytest
 from in_process import without_servers
+from metals import metals_campaign
 
 from flows.settings import Home
-
-CAMPAIGN = """
-name = "metals"
-model = "foreign:emt"
-[candidates]
-elements = ["Al", "Cu", "Ni"]
-min_elements = 2
-prototypes = ["CsCl", "L1_0", "L1_2"]
-[relaxation]
-max_steps = 100
-[filters]
-max_hull_distance = 0.5
-[hull]
-reference = "model"
-[selection]
-budget = 4
-[handoff]
-formats = ["qe"]
-[shards]
-atoms = 20
-"""
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +27,7 @@ def prefect_server() -> Iterator[str]:
 def campaign_file(tmp_path: Path) -> Path:
     """A campaign of a few metals that takes seconds."""
     path = tmp_path / "metals.toml"
-    path.write_text(CAMPAIGN, encoding="utf-8")
+    path.write_text(metals_campaign(), encoding="utf-8")
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flows.bench.sample_antisites import antisite_jobs
 from flows.bench.sample_bridges import bridge_jobs, narrow_bridge_jobs
-from flows.bench.sample_crystals import ELEMENTS, OPEN_LATTICES, compounds, truth_formulas
+from flows.bench.sample_crystals import ELEMENTS, OPEN_LATTICES, Ordering, compounds, truth_formulas
 from flows.bench.sample_formulas import HELD_OUT, SEEN, SEVERAL, UNSEEN, divided, energy_per_atom, minima
 from flows.bench.sample_hidden import truth_orderings
 from flows.bench.sample_noise import row
@@ -33,6 +33,17 @@ def part() -> Callable[[str], list[Record]]:
 @pytest.fixture(scope="module")
 def bridges() -> list[LabelJob]:
     return bridge_jobs(truth_formulas(compounds()))
+
+
+@pytest.fixture(scope="module")
+def orderings() -> list[Ordering]:
+    """The truth's."""
+    return truth_orderings(compounds())
+
+
+@pytest.fixture(scope="module")
+def antisites(orderings: list[Ordering]) -> list[LabelJob]:
+    return antisite_jobs(compounds(), orderings)
 
 
 def formulas(records: list[Record]) -> set[str]:
@@ -128,29 +139,26 @@ def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
     assert row(5.6, found) == "| 5.6 | 2 | 0.0 | 0.0 | 0.0 | 20.0 |\n"
 
 
-def test_antisites_are_of_no_hidden_formula_and_small() -> None:
-    pool = compounds()
-    hidden = truth_formulas(pool)
-    jobs = antisite_jobs(pool)
-    assert jobs and len({job.job_id for job in jobs}) == len(jobs)
-    for job in jobs:
+def test_antisites_are_of_no_hidden_formula_and_small(antisites: list[LabelJob]) -> None:
+    hidden = truth_formulas(compounds())
+    assert antisites and len({job.job_id for job in antisites}) == len(antisites)
+    for job in antisites:
         atoms = job.atoms()
         assert len(atoms) <= 8 and reduced_formula(atoms.numbers) not in hidden
 
 
-def test_orderings_have_antisites_too() -> None:
-    pool = compounds()
-    orderings = {ordering.crystal for ordering in truth_orderings(pool)}
-    exchanged = Counter(job.group for job in antisite_jobs(pool) if job.group in orderings)
-    assert exchanged.keys() == orderings
-    assert max(exchanged.values()) <= 12
+def test_orderings_have_antisites_too(antisites: list[LabelJob], orderings: list[Ordering]) -> None:
+    crystals = {ordering.crystal for ordering in orderings}
+    exchanged = Counter(job.group for job in antisites if job.group in crystals)
+    assert exchanged.keys() == crystals
+    assert max(exchanged.values()) == 12, "six exchanges of three elements, undistorted and stretched"
 
 
-def test_squeezed_antisites_begin_where_the_others_end() -> None:
+def test_squeezed_antisites_begin_where_the_others_end(antisites: list[LabelJob]) -> None:
     pool = compounds()
     guessed = {decoration.crystal: decoration.atoms().get_volume() / len(decoration.atoms()) for decoration in pool}
     ratios: dict[bool, list[float]] = {True: [], False: []}
-    for job in antisite_jobs(pool):
+    for job in antisites:
         if job.group in guessed:
             volume = job.atoms().get_volume() / len(job.numbers)
             ratios[(job.config_type or "").startswith("squeezed")].append(volume / guessed[job.group])

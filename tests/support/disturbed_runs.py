@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from machine_room import Room, wait_until
+from metals import metals_campaign
+from screened import rows_of
 from tiny_network import TINY_MODEL
 
 from flows.settings import Home
@@ -16,27 +17,9 @@ from flows.settings import Home
 SAME_ENERGY = 1e-4
 """eV/atom within which a disturbed relaxation is the same."""
 
-CAMPAIGN = """
-name = "metals"
-model = "foreign:patient"
-[candidates]
-elements = ["Al", "Cu", "Ni"]
-min_elements = 2
-prototypes = ["CsCl", "L1_0", "L1_2"]
-[relaxation]
-max_steps = 40
-max_atoms = 8
-[filters]
-max_hull_distance = 0.5
-[hull]
-reference = "model"
-[selection]
-budget = 4
-[handoff]
-formats = []
-[shards]
-atoms = 16
-"""
+CAMPAIGN = metals_campaign(
+    "foreign:patient", relaxation=("max_steps = 40", "max_atoms = 8"), formats="[]", shard_atoms=16
+)
 
 TRAINING = f"""
 preset = "small"
@@ -96,7 +79,7 @@ class Campaign:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The final table by candidate."""
-        rows = pq.read_table(self.folder / "candidates.parquet").to_pylist()
+        rows = rows_of(self.home)
         assert len({row["candidate_id"] for row in rows}) == len(rows)
         return {row["candidate_id"]: row for row in rows}
 

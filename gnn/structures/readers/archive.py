@@ -55,15 +55,18 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _content(archive, member) as content, target.open("wb") as file:
-            shutil.copyfileobj(content, file)
+        content = _content(archive, member)
+        if content is not None:
+            with content, target.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | None:
+    """None for a link to a folder, whose members the archive holds anyway."""
     try:
         content = archive.extractfile(member)
-    except KeyError as error:
-        raise tarfile.TarError(f"member {member.name!r} points to what is not in the archive") from error
-    if content is None:
+    except (KeyError, RecursionError) as error:
+        raise tarfile.TarError(f"member {member.name!r} points to what is not in the archive, or to itself") from error
+    if content is None and not member.issym():
         raise tarfile.TarError(f"member {member.name!r} is neither a file nor a folder")
     return content

@@ -24,7 +24,8 @@ def test_archives_are_read_member_by_member(tmp_path, frames, xyz, card, read_al
 
 
 def test_hostile_archives_are_refused(tmp_path, xyz, card):
-    for name, linkname in (("../escape.xyz", ""), ("link.xyz", "/etc/hostname"), (f"{tmp_path.parent}/escape.xyz", "")):
+    outside, loop = f"{tmp_path.parent}/escape.xyz", "loop.xyz"
+    for name, linkname in (("../escape.xyz", ""), ("link.xyz", "/etc/hostname"), (outside, ""), (loop, loop)):
         path = tmp_path / "bad.tar"
         with tarfile.open(path, "w") as archive:
             member = tarfile.TarInfo(name)
@@ -39,10 +40,12 @@ def test_hostile_archives_are_refused(tmp_path, xyz, card):
 def test_links_within_an_archive_are_the_files_they_point_to(tmp_path, xyz, card, read_all):
     path = tmp_path / "linked.tar"
     with tarfile.open(path, "w") as archive:
+        archive.add(tmp_path, "run", recursive=False)
         archive.add(xyz, "run/frames.xyz")
         for kind, name, target in (
             (tarfile.LNKTYPE, "hard.xyz", "run/frames.xyz"),
             (tarfile.SYMTYPE, "run/soft.xyz", "frames.xyz"),
+            (tarfile.SYMTYPE, "again", "run"),
         ):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, target
