@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from flows.services.store import refuse_lost_store
 from flows.settings import Home, apply_quiet_defaults
 from gnn import __version__
 from gnn.errors import InputError, SluiceError
+from gnn.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +29,8 @@ DATABASE = "mlflow.db"
 LONGEST_PARAM = 6000
 SHORT_WAIT_S = 5
 """Seconds that a training waits for an answer to its points; they are sent again later."""
+LONG_WAIT_S = 120
+"""Seconds to wait for another process that makes the tables of a store."""
 BATCH_OF_METRICS, BATCH_OF_PARAMS = 1000, 100
 NAME_CHARACTERS = re.compile(r"[^\w\-. /:]")
 
@@ -69,12 +72,18 @@ def connect(home: Home) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri(home)
-    if is_embedded():
-        home.mlruns.mkdir(parents=True, exist_ok=True)
     try:
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with _one_at_a_time(home):
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise InputError(f"MLFLOW_TRACKING_URI {uri!r} cannot be used: {error}") from None
+
+
+def _one_at_a_time(home: Home) -> AbstractContextManager[None]:
+    """A client makes or upgrades the tables of an embedded store, which two at once would do over each other."""
+    if not is_embedded():
+        return nullcontext()
+    return locked(home.mlruns / "lock", f"the MLflow store {home.mlruns / DATABASE}", timeout_s=LONG_WAIT_S)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from flows.tracking import (
     code_version,
     connect,
     environment,
+    experiment_id,
     flattened,
     store_exists,
     tracking_uri,
@@ -133,6 +136,28 @@ def test_a_run_is_continued_and_its_end_is_told(store: Home) -> None:
     assert client.get_metric_history(tracker.run_id, "loss")[0].value == 2.0
     other = MlflowTracker.start(store, "sluice", "third", {}, "0" * 32)
     assert other.run_id != tracker.run_id
+
+
+def first_use(root: Path, ready: Barrier) -> None:
+    """Use a store when all are ready: importing MLflow takes seconds, making tables less than one."""
+    import mlflow  # noqa: F401
+
+    ready.wait(timeout=120)
+    MlflowTracker.start(Home(root), "sluice", "one of several", {})
+
+
+@pytest.mark.slow
+def test_several_processes_make_one_store(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Barrier(3)
+    processes = [spawn.Process(target=first_use, args=(tmp_path, ready)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    client = connect(Home(tmp_path))
+    assert len(client.search_runs([experiment_id(client, "sluice")])) == 3
 
 
 @pytest.mark.slow
