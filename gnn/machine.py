@@ -5,12 +5,22 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
+"""Vector instructions by the flag that tells of them, the widest first: models of one name differ threefold by them."""
 
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return names[0].strip()
-    return platform.processor() or platform.machine()
+
+def processor(info: Path = CPU_INFO) -> str:
+    """The processor's name and its vector instructions as the system tells them, "AMD EPYC, AVX2"."""
+    if not info.is_file():
+        return platform.processor() or platform.machine()
+    fields = _first_fields(info.read_text())
+    name = fields.get("model name") or platform.machine()
+    flags = fields.get("flags", "").split()
+    return ", ".join([name, *[vectors for flag, vectors in VECTORS.items() if flag in flags][:1]])
+
+
+def _first_fields(text: str) -> dict[str, str]:
+    """What is said of the first core."""
+    lines = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
+    return {name.strip(): value.strip() for name, _, value in lines}

@@ -7,6 +7,7 @@ graphs and training, not of testing); ours by the product's own flow with a thir
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_v
 from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
 from gnn.errors import InputError
+from gnn.machine import processor
 
 NAME = "time_to_accuracy"
 TASKS = ("3bpa", "ethanol", "si")
@@ -100,8 +102,9 @@ def peer_runs(plan: Plan, task: Task, budget: float, size: int) -> list[Run]:
 
 
 def key_of(task: Task, package: str, model: str, minutes: float, seed: int) -> dict[str, Any]:
-    """What a run is called by in the journal."""
-    return {"task": task.name, "package": package, "model": model, "cpu_minutes": round(minutes, 4), "seed": seed}
+    """What a run is called by in the journal: CPU minutes are those of one kind of processor."""
+    named = {"task": task.name, "package": package, "model": model, "processor": processor()}
+    return named | {"cpu_minutes": round(minutes, 4), "seed": seed}
 
 
 def fit_peer(plan: Plan, task: Task, peer: Peer, model: str, minutes: float, seed: int) -> dict[str, Any]:
@@ -127,6 +130,7 @@ COLUMNS = [
     Column(name="ours, mean of seeds", digits=1),
     Column(name="ours, least to greatest"),
     Column(name="reached"),
+    Column(name="on"),
 ]
 
 
@@ -173,10 +177,26 @@ def task_part(name: str, rows: list[list[Cell]]) -> Part:
 
 
 def budget_rows(records: Sequence[Record]) -> list[list[Cell]]:
-    """One row a budget that anything was finished at."""
+    """One row a processor and budget that anything was finished at."""
+    return [row for name in processors(records) for row in rows_on(name, records)]
+
+
+def processors(records: Sequence[Record]) -> list[str]:
+    """What the runs were made on, in the order they came."""
+    return list(dict.fromkeys(record["where"]["processor"] for record in records))
+
+
+def rows_on(name: str, records: Sequence[Record]) -> list[list[Cell]]:
+    """The rows of one processor."""
+    same = [record for record in records if record["where"]["processor"] == name]
+    return [[*budget_row(same, budget), name] for budget in budgets_of(same)]
+
+
+def budgets_of(records: Sequence[Record]) -> list[float]:
+    """The peers' CPU minutes that anything was finished at."""
     peers = {r["key"]["cpu_minutes"] for r in records if r["key"]["package"] != OWN}
     ours = {round(SHARE * r["key"]["cpu_minutes"], 2) for r in records if r["key"]["package"] == OWN}
-    return [budget_row(records, budget) for budget in sorted(peers | ours)]
+    return sorted(peers | ours)
 
 
 def budget_row(records: Sequence[Record], budget: float) -> list[Cell]:
@@ -222,6 +242,7 @@ RUN_COLUMNS = [
     Column(name="force MAE, meV/Å", digits=1),
     Column(name="force RMSE, meV/Å", digits=1),
     Column(name="load", digits=1),
+    Column(name="on"),
 ]
 
 
@@ -236,17 +257,17 @@ def run_row(record: Record) -> list[Cell]:
     named = f"{key['package']} {key['model']}" + (f" {key['changes']}" if "changes" in key else "")
     head: list[Cell] = [key["task"], named, key["seed"], key["cpu_minutes"], result["cpu_s"], float(result["epochs"])]
     names = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", ERROR)
-    return [*head, *(result.get(name) for name in names), record["where"]["load"]]
+    return [*head, *(result.get(name) for name in names), record["where"]["load"], record["where"]["processor"]]
 
 
 def draw(records: Sequence[Record], path: Path) -> Path:
-    """Force RMSE against CPU minutes, one panel a task, as an SVG file."""
+    """Force RMSE against CPU minutes on the processor that most runs were made on, one panel a task, as an SVG file."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    current = of_current_recipe(records)
+    current = of_busiest_processor(of_current_recipe(records))
     names = [name for name in TASKS if of_task(current, name)]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(4.2 * max(1, len(names)), 3.6), squeeze=False)
     for axis, name in zip(axes[0], names, strict=False):
@@ -259,6 +280,13 @@ def draw(records: Sequence[Record], path: Path) -> Path:
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path
+
+
+def of_busiest_processor(records: Sequence[Record]) -> list[Record]:
+    """Records of the processor that most of them are of."""
+    counts = Counter(record["where"]["processor"] for record in records)
+    (name, _), *_ = counts.most_common(1)
+    return [record for record in records if record["where"]["processor"] == name]
 
 
 def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:

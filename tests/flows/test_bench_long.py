@@ -22,8 +22,8 @@ from gnn.training.config import make_config
 WHERE = {"processor": "AMD EPYC", "load": 1.0, "when": "2026-11-22T12:00:00+00:00"}
 
 
-def record(result: dict[str, Any], **key: Any) -> Record:
-    return {"key": key, "result": {"cpu_s": 60.0, "epochs": 3, **result}, "where": WHERE, "versions": {}}
+def record(result: dict[str, Any], where: dict[str, Any] = WHERE, **key: Any) -> Record:
+    return {"key": key, "result": {"cpu_s": 60.0, "epochs": 3, **result}, "where": where, "versions": {}}
 
 
 def reached(package: str, model: str, minutes: float, rmse: float, seed: int = 0, **more: Any) -> Record:
@@ -101,13 +101,26 @@ def test_rows_take_the_best_size_and_the_mean_of_seeds() -> None:
     (row,) = time_to_accuracy.budget_rows(records)
     assert row[:5] == [5.0, "80.0 (32_L0)", None, "72.0 (tn2_64)", 72.0]
     assert row[5] == pytest.approx(5 / 3)
-    assert row[6:] == [61.0, "60.0 to 62.0 (3 seeds)", "yes"]
+    assert row[6:] == [61.0, "60.0 to 62.0 (3 seeds)", "yes", "AMD EPYC"]
+
+
+def test_only_runs_of_one_processor_are_held_against_each_other() -> None:
+    slower = WHERE | {"processor": "AMD EPYC, AVX2"}
+    records = [
+        reached("mace", "64_L0", 5.0, 80.0),
+        reached("mace", "64_L0", 5.0, 95.0, where=slower),
+        reached("sluice", "default", 1.6667, 90.0, where=slower),
+    ]
+    fast, slow = time_to_accuracy.budget_rows(records)
+    assert (fast[4], fast[6], fast[-2:]) == (80.0, None, [None, "AMD EPYC"])
+    assert (slow[4], slow[6], slow[-2:]) == (95.0, 90.0, ["yes", "AMD EPYC, AVX2"])
+    assert time_to_accuracy.of_busiest_processor(records) == records[1:]
 
 
 def test_not_reached_and_not_known() -> None:
     peer, own = reached("mace", "64_L0", 10.0, 50.0), reached("sluice", "default", 3.3333, 51.0)
-    assert time_to_accuracy.budget_rows([peer, own])[0][-1] == "no"
-    assert time_to_accuracy.budget_rows([peer])[0][-1] is None
+    assert time_to_accuracy.budget_rows([peer, own])[0][-2] == "no"
+    assert time_to_accuracy.budget_rows([peer])[0][-2] is None
     assert time_to_accuracy.budget_rows([own])[0][4] is None
 
 
@@ -115,7 +128,7 @@ def test_only_the_last_recipe_of_ours_counts() -> None:
     old, new = reached("sluice", "default", 1.6667, 10.0), reached("sluice", "default", 1.6667, 70.0, changes={"lr": 1})
     page = time_to_accuracy.table_of([old, new, reached("mace", "64_L0", 5.0, 60.0)], "command")
     assert page.parts[0].rows[0][6] == 70.0
-    assert page.parts[0].rows[0][-1] == "no"
+    assert page.parts[0].rows[0][-2] == "no"
     assert len(page.parts[-1].rows) == 3
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()

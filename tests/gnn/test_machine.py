@@ -1,0 +1,31 @@
+"""What is said of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gnn.machine import processor
+
+CORE = """processor\t: {core}
+model name\t: AMD EPYC
+flags\t\t: fpu sse4_2 {flags}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("avx avx2", "AMD EPYC, AVX2"), ("avx avx2 avx512f", "AMD EPYC, AVX-512"), ("ssse3", "AMD EPYC")],
+)
+def test_processors_of_one_name_are_told_apart(tmp_path: Path, flags: str, said: str) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("".join(CORE.format(core=core, flags=flags) for core in range(2)))
+    assert processor(info) == said
+
+
+def test_elsewhere_the_platform_is_asked(tmp_path: Path) -> None:
+    assert processor(tmp_path / "none")
+    (tmp_path / "cpuinfo").write_text("Hardware : some board\n")
+    assert processor(tmp_path / "cpuinfo")
