@@ -11,13 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.bench.crystal_peers import fit_crystals
 from flows.bench.named import read_named
 from flows.bench.own_runs import train_and_test
+from flows.bench.peers.client import command_of
 from flows.bench.runs import Record, Run
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
 from flows.settings import Home
 from gnn.errors import named
+from gnn.machine import processor
 from gnn.overlay import merged
 
 NAME = "accuracy"
@@ -42,8 +45,18 @@ class Goal(BaseModel):
         return None if found is None else self.factor * float(found)
 
 
+class Rival(BaseModel):
+    """A peer that is trained on the rows of a case, for so many CPU minutes; it predicts the property `target`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    package: str
+    target: str
+    minutes: float
+
+
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, and its goals."""
+    """A task, how it is trained, with which seeds, its goals, and a peer on the same rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,16 +65,18 @@ class Case(BaseModel):
     seeds: tuple[int, ...]
     changes: dict[str, Any]
     goals: tuple[Goal, ...]
+    rival: Rival | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: the cases named (all if none), with `changes` laid over those of each."""
+    """What is run: the cases named (all if none), with `changes` laid over those of each; or their peers instead."""
 
     data: Path
     home: Home
     cases: tuple[str, ...] = ()
     changes: dict[str, Any] | None = None
+    peers_home: Path | None = None
 
 
 def known_cases(path: Path = CASES_FILE) -> dict[str, Case]:
@@ -84,8 +99,14 @@ def cases_of(plan: Plan) -> list[Case]:
 
 
 def runs_of(plan: Plan) -> list[Run]:
-    """All runs, the first seed of every case before the second."""
+    """All runs, the first seed of every case before the second; where peers' environments are named, the peers'.
+
+    Raises:
+        InputError: a case is unknown, or its peer is not installed.
+    """
     cases = cases_of(plan)
+    if plan.peers_home is not None:
+        return [rival_run(plan, case, case.rival, plan.peers_home) for case in cases if case.rival is not None]
     longest = max(len(case.seeds) for case in cases)
     return [own_run(plan, case, case.seeds[k]) for k in range(longest) for case in cases if k < len(case.seeds)]
 
@@ -96,6 +117,17 @@ def own_run(plan: Plan, case: Case, seed: int) -> Run:
     settings = merged(changes, {"seed": seed})
     key = {"case": case.name, "seed": seed, "changes": changes}
     return Run(key, partial(train_and_test, task_named(case.task), plan.data, plan.home, settings))
+
+
+def rival_run(plan: Plan, case: Case, rival: Rival, peers_home: Path) -> Run:
+    """One training of a peer; CPU minutes are those of one kind of processor."""
+    command_of(rival.package, peers_home)
+    task, seed = task_named(case.task), case.seeds[0]
+    key = {"case": case.name, "package": rival.package, "minutes": rival.minutes, "seed": seed}
+    work = partial(
+        fit_crystals, task, rival.package, rival.target, rival.minutes, seed, plan.data, plan.home, peers_home
+    )
+    return Run(key | {"processor": processor()}, work)
 
 
 COLUMNS = [
@@ -115,17 +147,22 @@ COLUMNS = [
 def table_of(records: Sequence[Record], command: str) -> BenchTable:
     """One row a case, configuration and goal; test errors to three decimals."""
     known = known_cases()
+    rivals = [record for record in records if "package" in record["key"]]
+    own = [record for record in records if "package" not in record["key"]]
     rows = [
         goal_row(known[name], goal, group)
-        for (name, _), group in grouped(records).items()
+        for (name, _), group in grouped(own).items()
         if name in known
         for goal in known[name].goals
     ]
     titles = [f"{name}: {task_named(case.task).title}." for name, case in known.items()]
-    part = Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)
+    parts = [Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)]
+    if rivals:
+        beside = [rival_row(known[record["key"]["case"]], record) for record in rivals]
+        parts.append(Part(title="Peers on the same rows", columns=RIVAL_COLUMNS, rows=beside, notes=[RIVAL_NOTE]))
     seeds = sorted({record["key"]["seed"] for record in records})
     notes = ["Errors on what was not trained on; the deviation is that of the seeds."]
-    return bench_table(NAME, "Accuracy at convergence", command, [part], seeds=seeds, notes=notes)
+    return bench_table(NAME, "Accuracy at convergence", command, parts, seeds=seeds, notes=notes)
 
 
 def grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
@@ -161,6 +198,30 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         verdict(found, goal),
         in_words(records[0]["key"]["changes"]),
     ]
+
+
+RIVAL_COLUMNS = [
+    Column(name="case"),
+    Column(name="peer"),
+    Column(name="error"),
+    Column(name="value", digits=3),
+    Column(name="CPU s", digits=0),
+    Column(name="epochs", digits=1),
+    Column(name="weights"),
+    Column(name="on"),
+]
+RIVAL_NOTE = (
+    "Fitted to our training and validation rows, tested on our test rows; neighbour lists are made beforehand and not "
+    "counted. The package's default model and optimiser, the rate falling to 0 in the last quarter of the budget."
+)
+
+
+def rival_row(case: Case, record: Record) -> list[Cell]:
+    """One training of a peer, by the first goal of its case."""
+    goal, result = case.goals[0], record["result"]
+    error = f"{goal.name}, {goal.unit}"
+    taken = [result["cpu_s"], result["epochs"], result["parameters"], ", ".join(result["trained_on"])]
+    return [case.name, result["version"], error, goal.value(result), *taken]
 
 
 def verdict(value: float | None, goal: Goal) -> str | None:

@@ -258,8 +258,10 @@ def accuracy(
     data: DataOption,
     case: Annotated[list[str] | None, typer.Option(help="Case of flows/bench/accuracy.toml; all if none.")] = None,
     changes: SetOption = None,
+    rivals: Annotated[bool, typer.Option("--peers", help="Train the peers of the cases, not ours.")] = False,
     limit: LimitOption = None,
     home: HomeOption = None,
+    peers_home: PeersOption = None,
     results: ResultsOption = RESULTS,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -270,7 +272,8 @@ def accuracy(
     from flows.bench.tasks import check_files, task_named
 
     own = bench_home(home)
-    plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None)
+    peers = peers_folder(peers_home) if rivals else None
+    plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None, peers)
     check_files([task_named(found.task) for found in bench.cases_of(plan)], data)
     words = ["sluice bench accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
     driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words))

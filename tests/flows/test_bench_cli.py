@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flows.bench.peers.environments import PEERS
 from flows.bench.table import BenchTable
 from flows.cli.main import app
 from flows.settings import Home
+from gnn.machine import processor
 
 TASK_FILES = ("3bpa/train_300K.xyz.gz", "3bpa/iso_atoms.xyz")
 
@@ -34,7 +36,7 @@ def test_peers_as_json_and_as_a_page(home: Home) -> None:
     code, out, _ = said("peers", "--json")
     assert code == 0
     table = BenchTable.model_validate(json.loads(out))
-    assert [row[3] for row in table.parts[0].rows] == ["no"] * 4
+    assert [row[3] for row in table.parts[0].rows] == ["no"] * len(PEERS)
     assert said("peers")[1].startswith("# Packages that are measured beside ours")
 
 
@@ -60,7 +62,9 @@ def test_dry_run_lists_what_is_left_and_writes_nothing(home: Home, data: Path, t
     words = ["--data", str(data), "--task", "3bpa", "--results", str(tmp_path / "results"), "--dry-run"]
     code, out, error = said("time-to-accuracy", *words, "--package", "sluice", "--minutes", "6", "--seed", "0")
     assert (code, out) == (0, "")
-    assert error.splitlines() == ["task=3bpa package=sluice model=default cpu_minutes=2.0 seed=0"]
+    assert error.splitlines() == [
+        f"task=3bpa package=sluice model=default processor={processor()} cpu_minutes=2.0 seed=0"
+    ]
     code, _, error = said("body-order", *words)
     assert code == 0
     assert len(error.splitlines()) == 9

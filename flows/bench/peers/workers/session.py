@@ -237,10 +237,14 @@ def own_stdout() -> Iterator[Any]:
         yield answers
 
 
-def serve(make: Callable[[], Adapter], more: dict[str, Callable[..., Any]] | None = None) -> None:
+def converse(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer requests until stdin ends."""
-    session = Session(make, more)
     with own_stdout() as answers:
         for line in sys.stdin:
-            answers.write(json.dumps(session.answer(json.loads(line))) + "\n")
+            answers.write(json.dumps(answer(json.loads(line))) + "\n")
             answers.flush()
+
+
+def serve(make: Callable[[], Adapter], more: dict[str, Callable[..., Any]] | None = None) -> None:
+    """Be the worker of an adapter."""
+    converse(Session(make, more).answer)
