@@ -211,8 +211,9 @@ RIVAL_COLUMNS = [
     Column(name="on"),
 ]
 RIVAL_NOTE = (
-    "Fitted to our training and validation rows, tested on our test rows; neighbour lists are made beforehand and not "
-    "counted. The package's default model and optimiser, the rate falling to 0 in the last quarter of the budget."
+    "`sluice bench accuracy --data DATA --peers`. Fitted to our training and validation rows, tested on our test rows; "
+    "neighbour lists are made beforehand and not counted. The package's default model and optimiser, the rate falling "
+    "to 0 in the last quarter of the budget."
 )
 
 
