@@ -19,7 +19,7 @@ from flows.bench.runs import Record, Run
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
 from flows.settings import Home
-from gnn.errors import named
+from gnn.errors import InputError, named
 from gnn.machine import processor
 from gnn.overlay import merged
 
@@ -70,13 +70,12 @@ class Case(BaseModel):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: the cases named (all if none), with `changes` laid over those of each; or their peers instead."""
+    """What is run: the cases named (all if none), with `changes` laid over those of each."""
 
     data: Path
     home: Home
     cases: tuple[str, ...] = ()
     changes: dict[str, Any] | None = None
-    peers_home: Path | None = None
 
 
 def known_cases(path: Path = CASES_FILE) -> dict[str, Case]:
@@ -99,14 +98,12 @@ def cases_of(plan: Plan) -> list[Case]:
 
 
 def runs_of(plan: Plan) -> list[Run]:
-    """All runs, the first seed of every case before the second; where peers' environments are named, the peers'.
+    """All runs of ours, the first seed of every case before the second.
 
     Raises:
-        InputError: a case is unknown, or its peer is not installed.
+        InputError: a case is unknown.
     """
     cases = cases_of(plan)
-    if plan.peers_home is not None:
-        return [rival_run(plan, case, case.rival, plan.peers_home) for case in cases if case.rival is not None]
     longest = max(len(case.seeds) for case in cases)
     return [own_run(plan, case, case.seeds[k]) for k in range(longest) for case in cases if k < len(case.seeds)]
 
@@ -117,6 +114,19 @@ def own_run(plan: Plan, case: Case, seed: int) -> Run:
     settings = merged(changes, {"seed": seed})
     key = {"case": case.name, "seed": seed, "changes": changes}
     return Run(key, partial(train_and_test, task_named(case.task), plan.data, plan.home, settings))
+
+
+def rival_runs(plan: Plan, peers_home: Path) -> list[Run]:
+    """The peers of the cases that have one, trained in their environments under `peers_home`.
+
+    Raises:
+        InputError: a case is unknown, none has a peer, or the peer is not installed.
+    """
+    runs = [rival_run(plan, case, case.rival, peers_home) for case in cases_of(plan) if case.rival is not None]
+    if not runs:
+        with_peers = ", ".join(name for name, case in known_cases().items() if case.rival is not None)
+        raise InputError(f"no peer is trained on {', '.join(plan.cases)}; there is one for {with_peers}")
+    return runs
 
 
 def rival_run(plan: Plan, case: Case, rival: Rival, peers_home: Path) -> Run:

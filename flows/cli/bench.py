@@ -272,11 +272,11 @@ def accuracy(
     from flows.bench.tasks import check_files, task_named
 
     own = bench_home(home)
-    peers = peers_folder(peers_home) if rivals else None
-    plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None, peers)
+    plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None)
     check_files([task_named(found.task) for found in bench.cases_of(plan)], data)
     words = ["sluice bench accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
-    driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words))
+    runs = bench.rival_runs(plan, peers_folder(peers_home)) if rivals else bench.runs_of(plan)
+    driver = Driver(bench.NAME, runs, bench.table_of, results, " ".join(words))
     drive(driver, own, limit, dry_run, as_json)
 
 

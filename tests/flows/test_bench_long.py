@@ -223,11 +223,11 @@ def test_goals_over_seeds() -> None:
 
 
 def test_the_peer_of_a_case_is_a_run_and_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = accuracy.Plan(tmp_path, Home(tmp_path), peers_home=tmp_path)
+    plan = accuracy.Plan(tmp_path, Home(tmp_path))
     with pytest.raises(InputError, match="sluice bench peers --install cgcnn"):
-        accuracy.runs_of(plan)
+        accuracy.rival_runs(plan, tmp_path)
     monkeypatch.setattr(accuracy, "command_of", lambda package, home: ["python"])
-    (run,) = accuracy.runs_of(plan)
+    (run,) = accuracy.rival_runs(plan, tmp_path)
     assert run.key.keys() == {"case", "package", "minutes", "seed", "processor"}
     result = {
         "formation_energy_per_atom_mae": 0.06,
