@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
-from multiprocessing.synchronize import Barrier
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,25 +138,28 @@ def test_a_run_is_continued_and_its_end_is_told(store: Home) -> None:
     assert other.run_id != tracker.run_id
 
 
-def first_use(root: Path, ready: Barrier) -> None:
-    """Use a store when all are ready: importing MLflow takes seconds, making tables less than one."""
-    import mlflow  # noqa: F401
+FIRST_USE = """
+import sys, time
+from pathlib import Path
+import mlflow
+from flows.settings import Home
+from flows.tracking import MlflowTracker
 
-    ready.wait(timeout=120)
-    MlflowTracker.start(Home(root), "sluice", "one of several", {})
+root, own = Path(sys.argv[1]), sys.argv[2]
+(root / f"ready-{own}").touch()
+while len(list(root.glob("ready-*"))) < 3:
+    time.sleep(0.005)
+MlflowTracker.start(Home(root / "home"), "sluice", own, {})
+"""
+"""The first use of a store when all are ready: importing MLflow takes seconds, making tables less than one."""
 
 
 @pytest.mark.slow
 def test_several_processes_make_one_store(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(3)
-    processes = [spawn.Process(target=first_use, args=(tmp_path, ready)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    client = connect(Home(tmp_path))
+    commands = [[sys.executable, "-c", FIRST_USE, str(tmp_path), name] for name in ("a", "b", "c")]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    client = connect(Home(tmp_path / "home"))
     assert len(client.search_runs([experiment_id(client, "sluice")])) == 3
 
 
