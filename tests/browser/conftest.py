@@ -53,8 +53,18 @@ def page(chromium, report) -> object:
     """The browser with the report freshly opened, in light, at a desktop's width."""
     emulate(chromium, "light")
     chromium.set_window_size(1360, 900)
-    chromium.get(report.as_uri())
+    opened(chromium, report.as_uri())
     return chromium
+
+
+def opened(browser, address: str) -> None:
+    """Open a page and wait for it: a script sent too early meets the page before, which may be of the same address."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get("about:blank")
+    browser.get(address)
+    ready = f"return document.readyState === 'complete' && location.href === {json.dumps(address)}"
+    WebDriverWait(browser, 60).until(lambda current: current.execute_script(ready))
 
 
 def emulate(browser, scheme: str) -> None:
