@@ -11,20 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.bench.peers.client import worker
-from flows.bench.peers.workers.crystals import Crystals, save_crystals
-from flows.bench.tasks import Task, bring
+from flows.bench.peers.workers.crystals import NEIGHBOURS, RADIUS, Crystals, save_crystals
+from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.graphs.neighbours import neighbour_list
 from gnn.machine import processor
 
 if TYPE_CHECKING:
     from gnn.graphs.graph import Graph
-    from gnn.graphs.loader import GraphData
 
-RADIUS, NEIGHBOURS = 8.0, 12
-"""Å and number: what CGCNN sees of an atom (Xie & Grossman, arXiv:1710.10324)."""
 CUTOFF = 5.0
-"""Å, of ours: the graph set is that of its training, so that the parts of the split are the same."""
+"""Å, of ours: the graph set is that of its training, made once."""
 
 
 def fit_crystals(
@@ -35,7 +32,7 @@ def fit_crystals(
     It is fitted to the training and the validation part, as it chooses nothing by the latter.
     """
     bring(task, data, home)
-    parts = graphs_of(task, home)
+    parts = split_graphs(task, CUTOFF, home)
     fitted = crystals_of([*parts.graphs("train"), *parts.graphs("valid")], target)
     tested = crystals_of(parts.graphs("test"), target)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch, worker(package, peers_home) as own:
@@ -46,18 +43,6 @@ def fit_crystals(
         found = own.ask(do="fit", seed=seed, cpu_s=60 * minutes, **paths)
     named = {f"{target}_{name}": found.pop(name) for name in ("mae", "rmse")}
     return {**named, **found, "fitted": len(fitted), "tested": len(tested), "trained_on": [processor()]}
-
-
-def graphs_of(task: Task, home: Home) -> GraphData:
-    """The task's graphs, split as for ours."""
-    from flows.preprocess import preprocess
-    from gnn.graphs.loader import GraphData
-
-    datasets = [source.dataset for source in task.fit]
-    found = preprocess(
-        datasets, home, cutoff=CUTOFF, split=task.split, split_by=task.split_by, cluster="threads", show=False
-    )
-    return GraphData(home.graphs, home.absolute(found.graph_set))
 
 
 def crystals_of(graphs: Iterable[Graph], target: str) -> Crystals:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.bench.peers.workers.frames import Frame
     from flows.cli.results import EvaluateResult
     from gnn.graphs.graph import Graph
+    from gnn.graphs.loader import GraphData
 
 TASKS_FILE = Path(__file__).with_name("tasks.toml")
 
@@ -111,9 +112,8 @@ def tested(task: Task, checkpoint: Path, home: Home) -> EvaluateResult:
     return evaluate(str(checkpoint), dataset, home, split="test" if task.test is None else "all", device="cpu")
 
 
-def frames_for_peers(task: Task, cutoff: float, home: Home) -> tuple[list[Frame], list[Frame]]:
-    """What the task fits (training and validation part) and tests, as peers read it: the very structures of ours."""
-    from flows.bench.frames import atom_energies, frames_of, labelled
+def split_graphs(task: Task, cutoff: float, home: Home) -> GraphData:
+    """What the task fits as graphs, in the very parts that ours is trained on."""
     from flows.preprocess import preprocess
     from gnn.graphs.loader import GraphData
 
@@ -121,7 +121,14 @@ def frames_for_peers(task: Task, cutoff: float, home: Home) -> tuple[list[Frame]
     found = preprocess(
         datasets, home, cutoff=cutoff, split=task.split, split_by=task.split_by, cluster="threads", show=False
     )
-    data = GraphData(home.graphs, home.absolute(found.graph_set))
+    return GraphData(home.graphs, home.absolute(found.graph_set))
+
+
+def frames_for_peers(task: Task, cutoff: float, home: Home) -> tuple[list[Frame], list[Frame]]:
+    """What the task fits (training and validation part) and tests, as peers read it: the very structures of ours."""
+    from flows.bench.frames import atom_energies, frames_of, labelled
+
+    data = split_graphs(task, cutoff, home)
     fitted = [*data.graphs("train"), *data.graphs("valid")]
     held_out = list(data.graphs("test")) if task.test is None else labelled(lake_graphs(task.test, cutoff, home))
     energies = atom_energies(fitted)

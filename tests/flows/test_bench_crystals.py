@@ -13,10 +13,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from flows.bench.crystal_peers import NEIGHBOURS, RADIUS, crystals_of, nearest_neighbours
+from flows.bench.crystal_peers import crystals_of, nearest_neighbours
 from flows.bench.peers.workers import cgcnn
 from flows.bench.peers.workers.cgcnn import errors, train
-from flows.bench.peers.workers.crystals import Crystals, chosen_crystals, load_crystals, save_crystals
+from flows.bench.peers.workers.crystals import (
+    NEIGHBOURS,
+    RADIUS,
+    Crystals,
+    chosen_crystals,
+    load_crystals,
+    save_crystals,
+)
 from gnn.graphs.graph import Graph
 
 TARGET = "formation_energy_per_atom"

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .crystals import Crystals, chosen_crystals, load_crystals
+from .crystals import RADIUS, Crystals, chosen_crystals, load_crystals
 from .fitting import last_part, shuffled
 from .session import converse, n_weights, peak_mb, settle
 
-RADIUS, STEP = 8.0, 0.2
-"""Å: of the neighbours, and between the Gaussians of a distance."""
+STEP = 0.2
+"""Å between the Gaussians of a distance."""
 BATCH, LEARNING_RATE = 256, 1e-2
 """The package's defaults."""
 

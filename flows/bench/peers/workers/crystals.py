@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+RADIUS, NEIGHBOURS = 8.0, 12
+"""Å and number: what CGCNN sees of an atom (Xie & Grossman, arXiv:1710.10324)."""
+
 
 @dataclass(frozen=True)
 class Crystals:
