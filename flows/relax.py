@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,7 @@ from ase import Atoms
 
 from flows.cli.results import RelaxResult
 from flows.settings import Home
+from flows.structure_bar import structure_bar
 from gnn.errors import InputError
 from gnn.files import write_atomically
 from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
@@ -65,17 +63,16 @@ def relax_file(
         InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model cannot relax.
     """
     started = time.monotonic()
-    if output.suffix not in SUFFIXES:
-        raise InputError(f"{output} would not be extended XYZ; choose a name that ends in {' or '.join(SUFFIXES)}")
+    refuse_other_formats(output)
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
-    with progress(len(structures)) as advance:
+    with structure_bar("relaxing", len(structures), "not converged") as advance:
         results = relax_many(
             structures,
             potential,
             settings,
             max_atoms,
-            on_result=lambda _, result: advance(result),
+            on_result=lambda _, result: advance(result.converged),
             final=potential if "uncertainty" in potential.provides else None,
         )
     frames = [frame(result) for result in results]
@@ -89,6 +86,16 @@ def relax_file(
         output=str(output),
         wall_s=round(time.monotonic() - started, 3),
     )
+
+
+def refuse_other_formats(output: Path) -> None:
+    """Do nothing if a file of that name would be extended XYZ.
+
+    Raises:
+        InputError: its name says another format.
+    """
+    if output.suffix not in SUFFIXES:
+        raise InputError(f"{output} would not be extended XYZ; choose a name that ends in {' or '.join(SUFFIXES)}")
 
 
 def read_structures(file: Path) -> list[Atoms]:
@@ -145,31 +152,3 @@ def frame(result: Relaxed) -> Atoms:
     optional = {"fmax": result.fmax, "reason": result.reason, "uncertainty": uncertainty}
     atoms.info |= {name: value for name, value in optional.items() if value is not None}
     return atoms
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[Relaxed], None]]:
-    """A bar on stderr where that is a terminal, nothing elsewhere; give it each result."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("relaxing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    failed = 0
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-
-        def advance(result: Relaxed) -> None:
-            nonlocal failed
-            failed += not result.converged
-            bar.update(task, advance=1, description=f"{failed} not converged" if failed else "")
-
-        yield advance

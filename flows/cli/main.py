@@ -14,6 +14,7 @@ from flows.cli import (
     campaigns,
     demo,
     deploy,
+    dynamics,
     evaluate,
     ingest,
     label,
@@ -82,6 +83,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 app.command("relax")(relax.relax)
+app.command("md")(dynamics.md)
 app.command("screen")(screen.screen)
 app.add_typer(campaigns.app, name="campaigns")
 app.command("shard")(shard.shard)

@@ -176,6 +176,18 @@ class RelaxResult(Result):
     wall_s: float
 
 
+class DynamicsResult(Result):
+    """`sluice md`."""
+
+    model: str
+    n_structures: int
+    n_frames: int
+    failed: int = Field(description="structures that were given up; their frames until then are written")
+    reasons: dict[str, int] = Field(default_factory=dict, description="why structures were given up")
+    output: str
+    wall_s: float
+
+
 class FunnelStage(Result):
     """One stage of a campaign: n_in = n_out + the sum of rejected."""
 

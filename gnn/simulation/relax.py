@@ -19,20 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.potentials.potential import AtomsPrediction, Potential, unknown_elements, usual_max_atoms
+from gnn.potentials.potential import AtomsPrediction, Potential, usual_max_atoms
 from gnn.simulation.evaluation import FAILURES, Evaluation, Evaluator
 from gnn.simulation.fire import Fire
+from gnn.simulation.fitness import Failure, Limits, failures, in_words, unfit
 from gnn.simulation.lbfgs import Lbfgs
 from gnn.simulation.optimiser import Optimiser
 from gnn.simulation.population import CELL_ROWS, Population, bounds, join, population_of, select
 
 Floats = NDArray[np.float64]
 
-Outcome = Literal[
-    "converged", "steps", "elements", "non_finite", "exploded", "collapsed", "too_close", "forces", "error"
-]
-"""converged; out of steps; elements the potential does not know; energy or forces not finite; volume too large; volume
-too small; atoms on top of each other; forces beyond any sense; the potential failed."""
+Outcome = Literal["converged", "steps"] | Failure
+"""converged; out of steps; what else may be the matter."""
 
 OptimiserName = Literal["lbfgs", "fire"]
 OPTIMISERS: dict[OptimiserName, Callable[[], Optimiser]] = {"lbfgs": Lbfgs, "fire": Fire}
@@ -58,6 +56,11 @@ class RelaxSettings:
     closest: float = 0.5
     largest_force: float = 1000.0
     optimiser: OptimiserName = "lbfgs"
+
+    @property
+    def limits(self) -> Limits:
+        """Beyond which a structure is given up."""
+        return Limits(self.volume_ratio, self.closest, self.largest_force)
 
     def __post_init__(self) -> None:
         if not self.fmax > 0 or self.max_steps < 0:
@@ -201,11 +204,10 @@ class _Run:
 
     def _refused(self, index: int) -> bool:
         atoms = self.atoms_list[index]
-        outcome, reason = _unfit(atoms, self.potential)
-        if reason is None:
-            return False
-        self._finish(index, Relaxed(atoms.copy(), False, 0, None, None, None, None, outcome, reason, 0.0))
-        return True
+        found = unfit(atoms, self.potential)
+        if found is not None:
+            self._finish(index, Relaxed(atoms.copy(), False, 0, None, None, None, None, *found, 0.0))
+        return found is not None
 
     def _newcomers(self, chosen: list[int]) -> Population:
         atoms_list = [self.atoms_list[index] for index in chosen]
@@ -267,53 +269,25 @@ def bare(atoms: Atoms) -> Atoms:
     return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
-def _unfit(atoms: Atoms, potential: Potential) -> tuple[Outcome, str | None]:
-    """Why a structure cannot even start, if it cannot."""
-    if unknown := unknown_elements(atoms, potential.elements):
-        return "elements", f"the potential has never seen {', '.join(unknown)}"
-    if len(atoms) == 0:
-        return "error", "there are no atoms"
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
-        return "non_finite", "positions or cell are not finite"
-    if atoms.pbc.any() and atoms.cell.rank < int(atoms.pbc.sum()):
-        return "error", "periodic, but without cell vectors"
-    return "converged", None
-
-
 def judge(population: Population, evaluation: Evaluation, settings: RelaxSettings) -> list[Outcome | None]:
     """Who is finished, and how; None for those that go on. A failure counts before convergence."""
-    finite = evaluation.energy.isfinite() & evaluation.fmax.isfinite()
-    low, high = settings.volume_ratio
-    ratio = evaluation.volume_ratio
-    tests: list[tuple[Outcome, Tensor]] = [
-        ("error", torch.tensor([error is not None for error in evaluation.errors], device=finite.device)),
-        ("too_close", evaluation.shortest < settings.closest),
-        ("non_finite", ~finite),
-        ("collapsed", ratio < low),
-        ("exploded", ratio > high),
-        ("forces", evaluation.fmax > settings.largest_force),
+    outcomes: list[Outcome | None] = list(failures(evaluation, settings.limits))
+    ends: list[tuple[Outcome, Tensor]] = [
         ("converged", evaluation.fmax < settings.fmax),
         ("steps", population.steps >= settings.max_steps),
     ]
-    outcomes: list[Outcome | None] = [None] * len(population)
-    for name, holds in tests:
+    for name, holds in ends:
         for k in torch.nonzero(holds).flatten().tolist():
             outcomes[k] = outcomes[k] or name
     return outcomes
 
 
 def _reason(outcome: Outcome, evaluation: Evaluation, k: int, settings: RelaxSettings) -> str | None:
-    texts: dict[Outcome, str | None] = {
-        "converged": None,
-        "error": evaluation.errors[k],
-        "too_close": f"two atoms came within {float(evaluation.shortest[k]):.2f} Å",
-        "non_finite": "the energy or a force is not a finite number",
-        "collapsed": f"collapsed: the volume fell to {float(evaluation.volume_ratio[k]):.2f} of the first",
-        "exploded": f"exploded: the volume grew to {float(evaluation.volume_ratio[k]):.2f} times the first",
-        "forces": f"a force of {float(evaluation.fmax[k]):.0f} eV/Å",
-        "steps": f"not converged after {settings.max_steps} steps: fmax {float(evaluation.fmax[k]):.3f} eV/Å",
-    }
-    return texts[outcome]
+    if outcome == "converged":
+        return None
+    if outcome == "steps":
+        return f"not converged after {settings.max_steps} steps: fmax {float(evaluation.fmax[k]):.3f} eV/Å"
+    return in_words(outcome, evaluation, k)
 
 
 def _result(

@@ -1,0 +1,79 @@
+"""`sluice md`: frames of every structure, those that fail told, wrong input one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from typer.testing import CliRunner, Result
+
+from flows.cli.main import app
+from flows.cli.results import DynamicsResult
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["md", *map(str, arguments)])
+
+
+@pytest.fixture
+def crystals(tmp_path: Path) -> Path:
+    """Two that move, between them one of an element EMT does not know."""
+    path = tmp_path / "in.extxyz"
+    ase.io.write(path, [bulk("Al", cubic=True), bulk("Mg"), molecule("CO")])
+    return path
+
+
+@pytest.mark.usefixtures("home")
+def test_frames_come_out_path_by_path(crystals: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.extxyz"
+    result = run("foreign:emt", crystals, "-o", output, "--steps", "20", "--every", "10", "--json")
+    assert result.exit_code == 0
+    summary = DynamicsResult.model_validate(json.loads(result.stdout))
+    assert (summary.n_structures, summary.n_frames, summary.failed) == (3, 4, 1)
+    assert summary.reasons == {"elements": 1}
+    assert "1 of 3 structures were given up (1 elements)" in result.stderr
+    frames = ase.io.read(output, ":")
+    assert [(frame.info["path"], frame.info["step"]) for frame in frames] == [(0, 10), (0, 20), (2, 10), (2, 20)]
+    assert [str(frame.symbols) for frame in frames] == ["Al4", "Al4", "OC", "OC"]
+    assert np.abs(frames[0].positions - bulk("Al", cubic=True).positions).max() > 1e-3
+    assert np.isfinite(frames[1].get_forces()).all()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_seed_is_a_path(crystals: Path, tmp_path: Path) -> None:
+    ends = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        output = tmp_path / f"{name}.extxyz"
+        run("foreign:emt", crystals, "-o", output, "--steps", "5", "--every", "5", "--seed", str(seed))
+        ends.append(ase.io.read(output, 0).positions)
+    np.testing.assert_array_equal(ends[0], ends[1])
+    assert np.abs(ends[0] - ends[2]).max() > 1e-4
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_moved_is_a_failure(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "in.extxyz", bulk("Mg"))
+    result = run("foreign:emt", tmp_path / "in.extxyz", "-o", tmp_path / "out.extxyz")
+    assert result.exit_code == 1
+    assert "1 of 1 structures were given up (1 elements)" in result.stderr
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "-5"], "temperature -5 K"),
+        (["--steps", "5"], "every 100 must be from 1 to steps 5"),
+        (["-o", "out.cif"], "choose a name that ends in .extxyz or .xyz"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(crystals: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out.extxyz").exists()
