@@ -15,7 +15,12 @@ def label(
     shortlist: Annotated[
         str, typer.Argument(help="A campaign (name or folder) or a structure file.", show_default=False)
     ],
-    engine: Annotated[str, typer.Option("--engine", help="gpaw, or emt for trying things out.", show_default=False)],
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", help="gpaw; xtb (tight binding, molecules); or emt for trying things out.", show_default=False
+        ),
+    ],
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Data set of the lake; default labels-ENGINE.")
     ] = None,

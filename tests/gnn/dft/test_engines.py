@@ -22,7 +22,7 @@ def test_each_call_makes_another_engine():
 
 
 def test_an_unknown_engine_lists_the_known():
-    with pytest.raises(InputError, match="'castep'; known: emt, gpaw"):
+    with pytest.raises(InputError, match="'castep'; known: emt, gpaw, xtb"):
         make_engine("castep")
 
 
