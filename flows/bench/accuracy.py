@@ -18,6 +18,7 @@ from flows.bench.peers.client import command_of
 from flows.bench.runs import Record, Run
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
+from flows.bench.teaching import Teacher, train_taught
 from flows.settings import Home
 from gnn.errors import InputError, named
 from gnn.machine import processor
@@ -56,7 +57,7 @@ class Rival(BaseModel):
 
 
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, its goals, and a peer on the same rows."""
+    """A task, how it is trained, with which seeds, its goals, a cheap engine that teaches first, a peer beside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,6 +66,7 @@ class Case(BaseModel):
     seeds: tuple[int, ...]
     changes: dict[str, Any]
     goals: tuple[Goal, ...]
+    teacher: Teacher | None = None
     rival: Rival | None = None
 
 
@@ -111,9 +113,12 @@ def runs_of(plan: Plan) -> list[Run]:
 def own_run(plan: Plan, case: Case, seed: int) -> Run:
     """One training; its key holds all that was changed of a plain configuration."""
     changes = merged(case.changes, plan.changes or {})
-    settings = merged(changes, {"seed": seed})
+    settings, task = merged(changes, {"seed": seed}), task_named(case.task)
     key = {"case": case.name, "seed": seed, "changes": changes}
-    return Run(key, partial(train_and_test, task_named(case.task), plan.data, plan.home, settings))
+    if case.teacher is None:
+        return Run(key, partial(train_and_test, task, plan.data, plan.home, settings))
+    key["teacher"] = case.teacher.model_dump()
+    return Run(key, partial(train_taught, task, case.teacher, plan.data, plan.home, settings))
 
 
 def rival_runs(plan: Plan, peers_home: Path) -> list[Run]:
@@ -150,6 +155,7 @@ COLUMNS = [
     Column(name="CPU s a seed", digits=0),
     Column(name="on"),
     Column(name="reached"),
+    Column(name="CPU s of the teaching", digits=0),
     Column(name="training"),
 ]
 
@@ -179,8 +185,14 @@ def grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Runs that differ in nothing but the seed."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record["key"]["case"], in_words(record["key"]["changes"])), []).append(record)
+        groups.setdefault((record["key"]["case"], training_of(record)), []).append(record)
     return groups
+
+
+def training_of(record: Record) -> str:
+    """What was changed of a plain configuration, and the teacher if there was one, in words."""
+    key = record["key"]
+    return in_words(key["changes"] | ({"teacher": key["teacher"]} if "teacher" in key else {}))
 
 
 def in_words(changes: dict[str, Any], prefix: str = "") -> str:
@@ -206,7 +218,10 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         mean(record["result"]["cpu_s"] for record in records),
         ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
-        in_words(records[0]["key"]["changes"]),
+        mean(before)
+        if (before := [r["result"]["taught_cpu_s"] for r in records if "taught_cpu_s" in r["result"]])
+        else None,
+        training_of(records[0]),
     ]
 
 
