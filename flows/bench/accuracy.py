@@ -155,7 +155,7 @@ COLUMNS = [
     Column(name="CPU s a seed", digits=0),
     Column(name="on"),
     Column(name="reached"),
-    Column(name="CPU s of the teaching", digits=0),
+    Column(name="CPU s of learning the teacher", digits=0),
     Column(name="training"),
 ]
 
@@ -215,14 +215,18 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         found,
         stdev(values) if len(values) > 1 else None,
         len(values),
-        mean(record["result"]["cpu_s"] for record in records),
+        mean_of(records, "cpu_s"),
         ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
-        mean(before)
-        if (before := [r["result"]["taught_cpu_s"] for r in records if "taught_cpu_s" in r["result"]])
-        else None,
+        mean_of(records, "taught_cpu_s"),
         training_of(records[0]),
     ]
+
+
+def mean_of(records: Sequence[Record], figure: str) -> float | None:
+    """The mean over the runs that have the figure; None where none has."""
+    found = [float(record["result"][figure]) for record in records if figure in record["result"]]
+    return mean(found) if found else None
 
 
 RIVAL_COLUMNS = [

@@ -14,11 +14,11 @@ import ase.io
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
-from flows.bench.own_runs import EXPERIMENT, train_and_test
+from flows.bench.own_runs import EXPERIMENT, flat_errors, train_and_test
 from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.errors import SluiceError
-from gnn.files import write_atomically
+from gnn.files import digest, write_atomically
 from gnn.overlay import merged
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Teacher(BaseModel):
 def train_taught(task: Task, teacher: Teacher, data: Path, home: Home, changes: dict[str, Any]) -> dict[str, Any]:
     """Train and test as `train_and_test` does, from the weights that the teacher's labels gave.
 
-    `taught_cpu_s` is what all that comes before costs; it is done once for all seeds.
+    `taught` are the test errors on the teacher's labels and `taught_cpu_s` what learning them cost, once for all seeds;
+    dynamics and labels are not counted.
 
     Raises:
         SluiceError: the engine could label nothing.
@@ -61,7 +62,7 @@ def train_taught(task: Task, teacher: Teacher, data: Path, home: Home, changes: 
     start = {"init": str(home.absolute(first.checkpoint)), "optimiser": {"lr": teacher.rate}}
     rest = {name: value for name, value in changes.items() if name != "model"}
     found = train_and_test(task, data, home, merged(rest, start))
-    return found | {"taught": first.metrics["test"], "taught_cpu_s": first.cpu_s}
+    return found | {"taught": flat_errors(first.metrics["test"]), "taught_cpu_s": first.cpu_s}
 
 
 def taught(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> TrainResult:
@@ -76,12 +77,13 @@ def labelled(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) 
     """The frames near the task's, with the engine's labels, in the lake."""
     from flows.label import LabelRequest, label
 
-    source = home.labels / f"near-{task.name}.extxyz"
+    name = f"{task.name}-{teacher.engine}-{digest({'teacher': teacher.model_dump(), 'changes': changes})[:8]}"
+    source = home.labels / f"{name}.extxyz"
     if not source.exists():
         frames = frames_near(task, teacher, home, changes)
         source.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(source, lambda path: ase.io.write(path, frames, format="extxyz"))
-    found = label(LabelRequest(str(source), teacher.engine, f"{task.name}-{teacher.engine}"), home)
+    found = label(LabelRequest(str(source), teacher.engine, name), home)
     if found.dataset is None:
         raise SluiceError(f"{teacher.engine} labelled none of {found.jobs} frames near those of {task.name}")
     return found
