@@ -113,12 +113,14 @@ def runs_of(plan: Plan) -> list[Run]:
 def own_run(plan: Plan, case: Case, seed: int) -> Run:
     """One training; its key holds all that was changed of a plain configuration."""
     changes = merged(case.changes, plan.changes or {})
-    settings, task = merged(changes, {"seed": seed}), task_named(case.task)
+    task, teacher = task_named(case.task), case.teacher
     key = {"case": case.name, "seed": seed, "changes": changes}
-    if case.teacher is None:
-        return Run(key, partial(train_and_test, task, plan.data, plan.home, settings))
-    key["teacher"] = case.teacher.model_dump()
-    return Run(key, partial(train_taught, task, case.teacher, plan.data, plan.home, settings))
+    if teacher is None:
+        return Run(key, partial(train_and_test, task, plan.data, plan.home, merged(changes, {"seed": seed})))
+    return Run(
+        key | {"teacher": teacher.model_dump()},
+        partial(train_taught, task, teacher, plan.data, plan.home, changes, seed),
+    )
 
 
 def rival_runs(plan: Plan, peers_home: Path) -> list[Run]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.bench.tasks import Task, bring, tested
 from flows.settings import Home
 from gnn.overlay import merged
+
+if TYPE_CHECKING:
+    from flows.cli.results import TrainResult
 
 EXPERIMENT = "benchmarks"
 
@@ -19,14 +22,11 @@ def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) 
 
     Test errors come flat; `cpu_s` is the training's, validation included; `total_cpu_s` is that of the whole call.
     """
-    from flows.train import train
     from gnn.training.checkpoint import read_manifest
-    from gnn.training.config import make_config
 
     bring(task, data, home)
     started = time.process_time()
-    base = {"data": task.data(), "threads": 1, "device": "cpu", "experiment": EXPERIMENT}
-    found = train(make_config(merged(base, changes)), home, cluster="threads", show=False)
+    found = trained(task.data(), home, changes)
     spent = time.process_time() - started
     checkpoint = home.absolute(found.checkpoint)
     errors = found.metrics["test"] if task.test is None else tested(task, checkpoint, home).model_dump()
@@ -40,6 +40,15 @@ def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) 
         "trained_on": read_manifest(checkpoint).producer.trained_on,
         "sha256": found.sha256,
     }
+
+
+def trained(data: dict[str, Any], home: Home, changes: dict[str, Any]) -> TrainResult:
+    """Train on one thread by the product's own flow: the table `data`, and `changes` over it."""
+    from flows.train import train
+    from gnn.training.config import make_config
+
+    base = {"data": data, "threads": 1, "device": "cpu", "experiment": EXPERIMENT}
+    return train(make_config(merged(base, changes)), home, cluster="threads", show=False)
 
 
 def flat_errors(errors: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import ase.io
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
-from flows.bench.own_runs import EXPERIMENT, flat_errors, train_and_test
+from flows.bench.own_runs import flat_errors, train_and_test, trained
 from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.errors import SluiceError
@@ -48,18 +48,20 @@ class Teacher(BaseModel):
     rate: float
 
 
-def train_taught(task: Task, teacher: Teacher, data: Path, home: Home, changes: dict[str, Any]) -> dict[str, Any]:
+def train_taught(
+    task: Task, teacher: Teacher, data: Path, home: Home, changes: dict[str, Any], seed: int
+) -> dict[str, Any]:
     """Train and test as `train_and_test` does, from the weights that the teacher's labels gave.
 
-    `taught` are the test errors on the teacher's labels and `taught_cpu_s` what learning them cost, once for all seeds;
-    dynamics and labels are not counted.
+    Only the last training has the `seed`: what comes before is done once for all of them. `taught` are the
+    test errors on the teacher's labels and `taught_cpu_s` what learning them cost; dynamics and labels are not counted.
 
     Raises:
         SluiceError: the engine could label nothing.
     """
     bring(task, data, home)
     first = taught(task, teacher, home, changes)
-    start = {"init": str(home.absolute(first.checkpoint)), "optimiser": {"lr": teacher.rate}}
+    start = {"init": str(home.absolute(first.checkpoint)), "optimiser": {"lr": teacher.rate}, "seed": seed}
     rest = {name: value for name, value in changes.items() if name != "model"}
     found = train_and_test(task, data, home, merged(rest, start))
     return found | {"taught": flat_errors(first.metrics["test"]), "taught_cpu_s": first.cpu_s}
@@ -68,9 +70,8 @@ def train_taught(task: Task, teacher: Teacher, data: Path, home: Home, changes: 
 def taught(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> TrainResult:
     """The network that has learnt the teacher's labels."""
     labels = labelled(task, teacher, home, changes)
-    return trained(
-        {"datasets": [labels.dataset], "split": SPLIT, "split_by": "structure"}, teacher.minutes, home, changes
-    )
+    data = {"datasets": [labels.dataset], "split": SPLIT, "split_by": "structure"}
+    return trained(data, home, changes | {"minutes": teacher.minutes})
 
 
 def labelled(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> LabelResult:
@@ -94,7 +95,7 @@ def frames_near(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any
     from gnn.potentials.load import load
     from gnn.simulation.dynamics import DynamicsSettings, move_many
 
-    sampler = trained(task.data(), teacher.sampler_minutes, home, changes)
+    sampler = trained(task.data(), home, changes | {"minutes": teacher.sampler_minutes})
     potential = load(home.absolute(sampler.checkpoint))
     graphs = split_graphs(task, potential.cutoff, home).graphs("train")
     settings = DynamicsSettings(temperature=teacher.temperature, steps=teacher.steps, every=teacher.every)
@@ -109,13 +110,3 @@ def starts_of(graphs: Iterable[Graph]) -> list[Atoms]:
         for graph in graphs
         if len(graph.numbers) > 1
     ]
-
-
-def trained(data: dict[str, Any], minutes: float, home: Home, changes: dict[str, Any]) -> TrainResult:
-    """A network of the same configuration as the task's, on these data for so many minutes; of one seed."""
-    from flows.train import train
-    from gnn.training.config import make_config
-
-    base = {"threads": 1, "device": "cpu", "experiment": EXPERIMENT}
-    wanted = merged(merged(base, changes), {"data": data, "minutes": minutes, "seed": 0})
-    return train(make_config(wanted), home, cluster="threads", show=False)

@@ -93,15 +93,22 @@ def move_many(
     settings = settings or DynamicsSettings()
     if "forces" not in potential.provides:
         raise InputError(f"the potential ({potential.theory}) gives no forces: nothing can move")
+    tell = on_result or _nobody_asked
     trajectories = [_at_the_start(atoms, potential) for atoms in atoms_list]
-    fit = [index for index, trajectory in enumerate(trajectories) if trajectory.failure is None]
+    refused = [index for index, trajectory in enumerate(trajectories) if trajectory.failure is not None]
+    fit = sorted(set(range(len(atoms_list))) - set(refused))
+    for index in refused:
+        tell(index, trajectories[index])
     evaluator = Evaluator(potential, max_atoms or usual_max_atoms(potential.device))
     for group in groups(atoms_list, fit, evaluator.max_atoms):
         _Run(atoms_list, group, evaluator, settings, trajectories).to_the_end()
-        if on_result is not None:
-            for index in group:
-                on_result(index, trajectories[index])
+        for index in group:
+            tell(index, trajectories[index])
     return trajectories
+
+
+def _nobody_asked(index: int, trajectory: Trajectory) -> None:
+    """Results are not wanted before the end."""
 
 
 def groups(atoms_list: Sequence[Atoms], indices: Sequence[int], max_atoms: int) -> Iterator[list[int]]:

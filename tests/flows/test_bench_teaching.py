@@ -52,7 +52,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_network_is_taught_then_trained(task: Task, data: Path, home: Home) -> None:
-    found = train_taught(task, TEACHER, data, home, CHANGES)
+    found, other = (train_taught(task, TEACHER, data, home, CHANGES, seed) for seed in (0, 1))
+    assert found["taught"] == other["taught"]
     assert np.isfinite(found["force_rmse_mev_per_angstrom"])
     assert found["taught_cpu_s"] > 0
     starts = starts_of(split_graphs(task, 5.0, home).graphs("train"))

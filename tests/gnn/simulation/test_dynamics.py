@@ -124,8 +124,9 @@ def test_one_that_fails_later_keeps_its_frames(morse) -> None:
 def test_everyone_is_reported_once(morse, make_crystal: MakeCrystal) -> None:
     crystals = [make_crystal(np.random.default_rng(k), (1, 1, 1 + k)) for k in range(3)]
     seen: list[int] = []
-    move_many(crystals, morse, DynamicsSettings(steps=2, every=1), max_atoms=2, on_result=lambda k, _: seen.append(k))
-    assert sorted(seen) == [0, 1, 2]
+    settings = DynamicsSettings(steps=2, every=1)
+    move_many([*crystals, molecule("H2O")], morse, settings, max_atoms=2, on_result=lambda k, _: seen.append(k))
+    assert sorted(seen) == [0, 1, 2, 3]
 
 
 def test_a_potential_without_forces_is_refused(make_morse) -> None:
