@@ -132,8 +132,10 @@ class Trainer:
         """The rest of the current epoch, unless the budget ends before it does."""
         self.model.train()
         batches = self._batches()
+        was_compiled = self.differentiate.is_compiled
         while self._step(next(batches, None)):
-            self._tick()
+            self._tick(compiled_now=self.differentiate.is_compiled and not was_compiled)
+            was_compiled = self.differentiate.is_compiled
             if self.progress >= 1.0 and self.config.minutes is not None:
                 return
             self._validate_when_due()
@@ -228,7 +230,7 @@ class Trainer:
     def progress(self) -> float:
         """Part of the budget that is used."""
         state = self.state
-        position = Position(state.epoch, state.seen, state.elapsed_s, state.validation_s)
+        position = Position(state.epoch, state.seen, state.elapsed_s, state.validation_s, state.compiling_s)
         return self.budget.progress(position)
 
     @property
@@ -239,7 +241,8 @@ class Trainer:
     def _progress_now(self) -> Progress:
         state = self.state
         valid = state.curve[-1].valid if state.curve else {}
-        return Progress(state.epoch, state.step, self.progress, state.elapsed_s, self.lr, self._means(), valid)
+        learnt = state.elapsed_s - state.compiling_s
+        return Progress(state.epoch, state.step, self.progress, learnt, self.lr, self._means(), valid)
 
     def _means(self) -> dict[str, float]:
         return {name: total / self.state.counts[name] for name, total in self.state.sums.items()}
@@ -249,11 +252,12 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._validated_at = self.state.elapsed_s
 
-    def _tick(self) -> None:
+    def _tick(self, compiled_now: bool = False) -> None:
         """Add the time since the last tick: wall time of the first process, CPU time of all."""
         wall, cpu = self.clock(), time.process_time()
         elapsed, spent = self.processes.summed([self._firsts(wall - self._wall), cpu - self._cpu])
         self.state.elapsed_s += elapsed
+        self.state.compiling_s += elapsed if compiled_now else 0.0
         self.state.cpu_s += spent
         self._wall, self._cpu = wall, cpu
 

@@ -10,7 +10,7 @@ from gnn.training.state import EpochRecord
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress bar shows."""
+    """What a progress bar shows; `elapsed_s` without compiling, so that it stands to `progress` as the rest will."""
 
     epoch: int
     step: int

@@ -39,13 +39,15 @@ def smoothstep(value: float, start: float, end: float) -> float:
 class Position:
     """Where a training stands: whole epochs done, structures seen in the current one, seconds used in all.
 
-    `reserve_s` is what the last validation will still need of a budget of time.
+    Of a budget of time, `reserve_s` is what the last validation will still need, and `compiling_s` what went into
+    compiling, during which nothing was learnt.
     """
 
     epoch: int
     seen: int
     elapsed_s: float
     reserve_s: float = 0.0
+    compiling_s: float = 0.0
 
 
 class Budget(Protocol):
@@ -75,5 +77,7 @@ class TimeBudget:
     seconds: float
 
     def progress(self, position: Position) -> float:
-        """Seconds used over seconds given, less what the end needs; the reserve is at most a tenth."""
-        return min(1.0, position.elapsed_s / (self.seconds - min(position.reserve_s, 0.1 * self.seconds)))
+        """Seconds learnt over seconds to learn in; of these a tenth at most is kept for the end."""
+        learnt = position.elapsed_s - position.compiling_s
+        left = self.seconds - min(position.reserve_s, 0.1 * self.seconds) - position.compiling_s
+        return min(1.0, learnt / left) if left > 0 else 1.0

@@ -65,6 +65,7 @@ class TrainState(BaseModel):
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
     validation_s: float = 0.0
+    compiling_s: float = 0.0
     resumes: int = 0
     trained_on: list[str] = Field(default_factory=list, description="processors or GPUs, in the order they came")
     best_score: float | None = None

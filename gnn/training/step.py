@@ -27,6 +27,11 @@ Predict = Callable[[Batch], Prediction]
 class Step(Protocol):
     """Adds a batch's gradient to the weights' `.grad`."""
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether no compiling is ahead."""
+        ...
+
     def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> Terms:
         """The unweighted terms and, as `loss`, their weighted sum at `progress`, all detached; empty without labels.
 
@@ -37,6 +42,8 @@ class Step(Protocol):
 
 class EagerStep:
     """The step as torch does it, operation by operation."""
+
+    is_compiled = True
 
     def __init__(self, model: Model, losses: LossConfig, scales: Scales, wanted: Wanted) -> None:
         self.model, self.losses, self.scales = model, losses, scales
@@ -77,6 +84,11 @@ class CompiledStep:
         self.reason: str | None = None
         if not (wanted.forces or wanted.stress):
             self._give_up("there are neither forces nor stresses to train on")
+
+    @property
+    def is_compiled(self) -> bool:
+        """See `Step`."""
+        return self.is_checked or self.reason is not None
 
     def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> Terms:
         """See `Step`."""

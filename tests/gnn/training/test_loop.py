@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 
 from gnn.errors import InputError, SluiceError
+from gnn.graphs.batch import Batch
 from gnn.machine import processor
 from gnn.training import state as disk
 from gnn.training.config import LossConfig
 from gnn.training.loop import Trainer, train
 from gnn.training.outcome import Progress
 from gnn.training.selection import last_is_kept, untrained_errors, validation_score
+from gnn.training.step import EagerStep, Terms
 from gnn.training.tracker import NullTracker
 
 
@@ -124,6 +127,33 @@ def test_a_budget_of_time_ends_in_time_with_the_final_rate(
     assert outcome.curve[-1].progress == pytest.approx(1.0, abs=0.05)
     assert outcome.curve[-1].lr == pytest.approx(0.01 * recipe.lr, rel=0.5)
     assert outcome.metrics
+
+
+class CompilingStep(EagerStep):
+    """An eager step whose first call takes 1.5 CPU s more, as a compiler would."""
+
+    is_compiled = False
+
+    def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> Terms:
+        until = time.process_time() + (0.0 if self.is_compiled else 1.5)
+        while time.process_time() < until:
+            pass
+        self.is_compiled = True
+        return super().__call__(batch, progress, counts)
+
+
+def test_the_learning_rate_waits_for_the_compiler(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    recipe = tiny_recipe(minutes=3 / 60, clock="cpu")
+    trainer = Trainer(recipe, copper, run_folder, NullTracker(), None)
+    trainer.differentiate = CompilingStep(trainer.model, trainer.config.losses, recipe.scales, recipe.wanted)
+    rates: list[float] = []
+    trainer.report = lambda progress: rates.append(progress.lr)
+    outcome = trainer.run()
+    assert 2.8 < outcome.elapsed_s < 3.6
+    assert rates[1] < 0.5 * recipe.lr
+    assert max(rates) > 0.99 * recipe.lr
 
 
 def test_time_counts_over_resumes(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:

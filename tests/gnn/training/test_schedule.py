@@ -55,3 +55,11 @@ def test_time_leaves_room_for_the_last_validation_but_not_more_than_a_tenth() ->
     assert budget.progress(Position(0, 0, 50.0)) == pytest.approx(0.5)
     assert budget.progress(Position(0, 0, 95.0, reserve_s=5.0)) == 1.0
     assert budget.progress(Position(0, 0, 45.0, reserve_s=500.0)) == pytest.approx(0.5)
+
+
+def test_compiling_uses_the_budget_and_not_the_schedule() -> None:
+    budget = TimeBudget(100.0)
+    assert budget.progress(Position(0, 0, 40.0, compiling_s=40.0)) == 0.0
+    assert budget.progress(Position(0, 0, 70.0, compiling_s=40.0)) == pytest.approx(0.5)
+    assert budget.progress(Position(0, 0, 95.0, reserve_s=5.0, compiling_s=40.0)) == 1.0
+    assert budget.progress(Position(0, 0, 120.0, compiling_s=120.0)) == 1.0
