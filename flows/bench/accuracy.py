@@ -123,17 +123,26 @@ def own_run(plan: Plan, case: Case, seed: int) -> Run:
     )
 
 
+def rival_cases(plan: Plan) -> list[Case]:
+    """The cases of a plan that a peer is trained on.
+
+    Raises:
+        InputError: a case is unknown, or none has a peer.
+    """
+    cases = [case for case in cases_of(plan) if case.rival is not None]
+    if not cases:
+        with_peers = ", ".join(name for name, case in known_cases().items() if case.rival is not None)
+        raise InputError(f"no peer is trained on {', '.join(plan.cases)}; there is one for {with_peers}")
+    return cases
+
+
 def rival_runs(plan: Plan, peers_home: Path) -> list[Run]:
     """The peers of the cases that have one, trained in their environments under `peers_home`.
 
     Raises:
         InputError: a case is unknown, none has a peer, or the peer is not installed.
     """
-    runs = [rival_run(plan, case, case.rival, peers_home) for case in cases_of(plan) if case.rival is not None]
-    if not runs:
-        with_peers = ", ".join(name for name, case in known_cases().items() if case.rival is not None)
-        raise InputError(f"no peer is trained on {', '.join(plan.cases)}; there is one for {with_peers}")
-    return runs
+    return [rival_run(plan, case, case.rival, peers_home) for case in rival_cases(plan) if case.rival is not None]
 
 
 def rival_run(plan: Plan, case: Case, rival: Rival, peers_home: Path) -> Run:

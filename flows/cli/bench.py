@@ -273,7 +273,8 @@ def accuracy(
 
     own = bench_home(home)
     plan = bench.Plan(data, own, tuple(case or ()), overrides(changes) or None)
-    check_files([task_named(found.task) for found in bench.cases_of(plan)], data)
+    cases = bench.rival_cases(plan) if rivals else bench.cases_of(plan)
+    check_files([task_named(found.task) for found in cases], data)
     words = ["sluice bench accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
     runs = bench.rival_runs(plan, peers_folder(peers_home)) if rivals else bench.runs_of(plan)
     driver = Driver(bench.NAME, runs, bench.table_of, results, " ".join(words))

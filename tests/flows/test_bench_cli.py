@@ -54,6 +54,7 @@ def test_unknown_names_are_the_users_mistakes(home: Home, data: Path) -> None:
             ["accuracy", "--data", str(data), "--case", "3bpa", "--peers"],
             "no peer is trained on 3bpa; there is",
         ),
+        (["accuracy", "--data", str(data), "--peers"], "mp20 is missing"),
         (["ingest", "--data", str(data / "3bpa")], "holds none of"),
     ]:
         code, out, error = said(*words)
