@@ -143,6 +143,32 @@ def networks(
     show(run(size or [], structures, cutoff, rounds), as_json, print_table)
 
 
+@app.command("step")
+@speaks_plainly
+def step(
+    data: DataOption,
+    task: Annotated[str, typer.Option(help="Task of flows/bench/tasks.toml.")] = "3bpa",
+    changes: SetOption = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    warm: Annotated[int, typer.Option(min=1, help="Steps before any is measured.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured.")] = 40,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the time of a training step goes: batch, gradients, clipping, optimiser, average."""
+    from flows.bench.tasks import check_files, task_named
+    from flows.bench.training_step import Settings, run
+
+    check_files([task_named(task)], data)
+    settings = Settings(data, bench_home(home), task, overrides(changes) or None, device, warm, steps)
+    words = [
+        "sluice bench step --data DATA",
+        f"--task {task} --device {device}",
+        *(f"--set {c}" for c in changes or []),
+    ]
+    show(run(settings, " ".join(words)), as_json, print_table)
+
+
 @app.command("graphs")
 @speaks_plainly
 def graphs(

@@ -50,6 +50,8 @@ def test_unknown_names_are_the_users_mistakes(home: Home, data: Path) -> None:
         (["networks", "--size", "1 L9"], "size '1 L9' is unknown"),
         (["networks", "--structures", "liquid"], "kind of structures 'liquid' is unknown"),
         (["accuracy", "--data", str(data), "--case", "qm9"], "case 'qm9' is unknown"),
+        (["step", "--data", str(data), "--task", "qm9"], "task 'qm9' is unknown"),
+        (["step", "--data", str(data), "--task", "si"], "training.json.gz is missing"),
         (
             ["accuracy", "--data", str(data), "--case", "3bpa", "--peers"],
             "no peer is trained on 3bpa; there is",
