@@ -42,6 +42,17 @@ def test_every_task_is_a_valid_training() -> None:
         assert ("test" in task.split) is (task.test is None), task.name
 
 
+def test_a_table_is_laid_over_the_one_it_is_like(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.toml"
+    first = '[a]\ntitle = "A"\nfit = []\nsplit = { train = 3, valid = 2 }\n'
+    path.write_text(first + '[b]\nlike = "a"\ntitle = "B"\nsplit = { valid = 1 }\n', encoding="utf-8")
+    found = known_tasks(path)["b"]
+    assert (found.name, found.title, found.split) == ("b", "B", {"train": 3, "valid": 1})
+    path.write_text(first + '[b]\nlike = "c"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="table 'c' is unknown"):
+        known_tasks(path)
+
+
 def test_unknown_task_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose of 3bpa, ethanol"):
         task_named("qm9")
