@@ -255,9 +255,11 @@ class Trainer:
     def _tick(self, compiled_now: bool = False) -> None:
         """Add the time since the last tick: wall time of the first process, CPU time of all."""
         wall, cpu = self.clock(), time.process_time()
-        elapsed, spent = self.processes.summed([self._firsts(wall - self._wall), cpu - self._cpu])
+        passed = wall - self._wall
+        firsts = [self._firsts(passed), self._firsts(passed if compiled_now else 0.0)]
+        elapsed, compiling, spent = self.processes.summed([*firsts, cpu - self._cpu])
         self.state.elapsed_s += elapsed
-        self.state.compiling_s += elapsed if compiled_now else 0.0
+        self.state.compiling_s += compiling
         self.state.cpu_s += spent
         self._wall, self._cpu = wall, cpu
 
