@@ -121,7 +121,7 @@ def prepared(settings: Settings) -> tuple[TrainingStep, Recipe]:
     from gnn.training.resolve import cutoff_of, resolve
 
     task = task_named(settings.task)
-    base = {"data": task.data(), "threads": 1, "epochs": 1, "device": settings.device}
+    base = {"data": task.data(), "threads": 1, "device": settings.device}
     config = make_config(merged(base, settings.changes or {}))
     bring(task, settings.data, settings.home)
     graphs = split_graphs(task, cutoff_of(config), settings.home)
