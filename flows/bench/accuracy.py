@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,15 +112,17 @@ def runs_of(plan: Plan) -> list[Run]:
 
 def own_run(plan: Plan, case: Case, seed: int) -> Run:
     """One training; its key holds all that was changed of a plain configuration."""
-    changes = merged(case.changes, plan.changes or {})
-    task, teacher = task_named(case.task), case.teacher
-    key = {"case": case.name, "seed": seed, "changes": changes}
+    task, teacher, key = task_named(case.task), case.teacher, key_of(case, plan.changes or {}, seed)
+    changes = key["changes"]
     if teacher is None:
         return Run(key, partial(train_and_test, task, plan.data, plan.home, merged(changes, {"seed": seed})))
-    return Run(
-        key | {"teacher": teacher.model_dump()},
-        partial(train_taught, task, teacher, plan.data, plan.home, changes, seed),
-    )
+    return Run(key, partial(train_taught, task, teacher, plan.data, plan.home, changes, seed))
+
+
+def key_of(case: Case, changes: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What a run is called by in the journal."""
+    taught = {} if case.teacher is None else {"teacher": case.teacher.model_dump()}
+    return {"case": case.name, "seed": seed, "changes": merged(case.changes, changes)} | taught
 
 
 def rival_cases(plan: Plan) -> list[Case]:
@@ -175,15 +177,12 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     """One row a case, configuration and goal; test errors to three decimals."""
     known = known_cases()
     rivals = [record for record in records if "package" in record["key"]]
-    own = [record for record in records if "package" not in record["key"]]
-    rows = [
-        goal_row(known[name], goal, group)
-        for (name, _), group in grouped(own).items()
-        if name in known
-        for goal in known[name].goals
-    ]
+    own = [record for record in records if "package" not in record["key"] and record["key"]["case"] in known]
     titles = [f"{name}: {task_named(case.task).title}." for name, case in known.items()]
-    parts = [Part(title="Against the gates", columns=COLUMNS, rows=rows, notes=titles)]
+    chosen, others = as_configured(known, own)
+    parts = [Part(title="Against the gates", columns=COLUMNS, rows=goal_rows(known, chosen), notes=titles)]
+    if others:
+        parts.append(Part(title="Other trainings", columns=COLUMNS, rows=goal_rows(known, others)))
     if rivals:
         beside = [rival_row(known[record["key"]["case"]], record) for record in rivals]
         parts.append(Part(title="Peers on the same rows", columns=RIVAL_COLUMNS, rows=beside, notes=[RIVAL_NOTE]))
@@ -192,17 +191,33 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     return bench_table(NAME, "Accuracy at convergence", command, parts, seeds=seeds, notes=notes)
 
 
+def as_configured(known: Mapping[str, Case], records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The runs that are what `accuracy.toml` says, in its order, and all others."""
+    configured = {name: training_of(key_of(case, {}, seed=0)) for name, case in known.items()}
+
+    def is_configured(record: Record) -> bool:
+        return training_of(record["key"]) == configured[record["key"]["case"]]
+
+    chosen = sorted(filter(is_configured, records), key=lambda record: list(known).index(record["key"]["case"]))
+    return chosen, [record for record in records if record not in chosen]
+
+
+def goal_rows(known: Mapping[str, Case], records: Sequence[Record]) -> list[list[Cell]]:
+    """One row a case, configuration and goal."""
+    groups = grouped(records).items()
+    return [goal_row(known[name], goal, group) for (name, _), group in groups for goal in known[name].goals]
+
+
 def grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Runs that differ in nothing but the seed."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record["key"]["case"], training_of(record)), []).append(record)
+        groups.setdefault((record["key"]["case"], training_of(record["key"])), []).append(record)
     return groups
 
 
-def training_of(record: Record) -> str:
-    """What was changed of a plain configuration, and the teacher if there was one, in words."""
-    key = record["key"]
+def training_of(key: Mapping[str, Any]) -> str:
+    """What the key of a run says was changed of a plain configuration, and the teacher if there was one, in words."""
     return in_words(key["changes"] | ({"teacher": key["teacher"]} if "teacher" in key else {}))
 
 
@@ -230,7 +245,7 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
         mean_of(records, "taught_cpu_s"),
-        training_of(records[0]),
+        training_of(records[0]["key"]),
     ]
 
 

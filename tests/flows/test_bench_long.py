@@ -225,12 +225,22 @@ def test_goals_over_seeds() -> None:
         record(errors(e) | {"trained_on": ["a GPU"]}, case="ethanol", seed=s, changes=changes)
         for s, e in enumerate((0.04, 0.05))
     ]
-    energy, forces = accuracy.table_of(records, "command").parts[0].rows
+    energy, forces = accuracy.table_of(records, "command").parts[1].rows
     assert energy[:3] == ["ethanol", "energy MAE, meV", "0.4 (0.4)"]
     assert energy[3] == pytest.approx(9 * 0.045)
     assert energy[4] == pytest.approx(9 * 0.01 / math.sqrt(2))
     assert energy[7:9] == ["a GPU", "no"]
     assert forces[7:] == ["a GPU", "no", None, "epochs = 2, preset = accurate"]
+
+
+def test_gates_are_for_what_is_configured_and_other_trainings_stand_below(tmp_path: Path) -> None:
+    plans = [accuracy.Plan(tmp_path, Home(tmp_path), ("cu", "ni"), changes) for changes in (None, {"minutes": 1})]
+    configured, shorter = (accuracy.runs_of(plan) for plan in plans)
+    errors = {"energy_mae_mev_per_atom": 0.4, "force_mae_mev_per_angstrom": 12.0, "trained_on": []}
+    gates, others = accuracy.table_of([record(errors, **run.key) for run in shorter + configured], "command").parts
+    assert [(row[0], row[5]) for row in gates.rows] == [("ni", 3), ("ni", 3), ("cu", 3), ("cu", 3)]
+    assert ["minutes = 1" in str(row[-1]) for row in others.rows] == [True] * 4
+    assert not any("minutes = 1," in str(row[-1]) for row in gates.rows)
 
 
 def test_a_teacher_is_part_of_a_run_and_of_its_row(tmp_path: Path) -> None:
