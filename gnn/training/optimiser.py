@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gnn.errors import InputError
 from gnn.models.element_weights import ElementWeights
+from gnn.models.radial import RadialNetwork
 from gnn.training.config import TrainConfig
 from gnn.training.muon import Muon
 from gnn.training.schedule import Budget, EpochBudget, TimeBudget
@@ -46,7 +47,7 @@ class Optimiser:
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig, lr: float) -> Optimiser:
-    """AdamW, or Muon for the network's matrices and AdamW for the rest; weight decay on matrices only."""
+    """AdamW, or Muon for the matrices between features and AdamW for the rest; weight decay on matrices only."""
     settings = config.optimiser
     decay = settings.weight_decay
     if settings.kind == "adamw":
@@ -70,14 +71,17 @@ def _adamw(parameters: Sequence[Tensor], config: TrainConfig, lr: float) -> torc
 
 
 def network_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Weights that mix features into features: matrices of the network, but neither of elements nor of readouts.
+    """Weights that mix features into features: matrices of the network, but of no table, radial network or readout.
 
     A row of an element table sees only its element's atoms, and a readout has few outputs: orthogonal steps suit
-    neither (K. Jordan 2024 leaves embeddings and output layers to AdamW).
+    neither (K. Jordan 2024 leaves embeddings and output layers to AdamW). In a radial network they give the fastest
+    waves of the distance as much as the slow ones; the functions get rough, and small sets are learnt by heart
+    (docs/decisions/0017-radial-networks.md).
     """
     network = getattr(model, "network", model)
-    tables = {id(p) for part in network.modules() if isinstance(part, ElementWeights) for p in part.parameters()}
-    return [p for p in network.parameters() if id(p) not in tables and p.ndim >= 2 and min(p.shape[-2:]) > 1]
+    left_out = [part for part in network.modules() if isinstance(part, ElementWeights | RadialNetwork)]
+    others = {id(parameter) for part in left_out for parameter in part.parameters()}
+    return [p for p in network.parameters() if id(p) not in others and p.ndim >= 2 and min(p.shape[-2:]) > 1]
 
 
 def make_budget(config: TrainConfig, n_train: int) -> Budget:

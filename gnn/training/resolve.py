@@ -30,6 +30,8 @@ TUNING_LR = 2e-3
 """From a trained model's weights."""
 MOST_NAMED = 12
 """Elements that are named one by one."""
+RECIPE = 2
+"""Raised when the same configuration comes to train differently: what was trained before is then another training."""
 SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
 FEWEST_ATOMS = 128
 """A batch of half as many atoms costs three quarters as much on a CPU: what is left is the cost of calls."""
@@ -85,7 +87,7 @@ def resolve(
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
-    taken = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
+    taken = {"recipe": RECIPE, "model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
     statistics = graph_set.statistics

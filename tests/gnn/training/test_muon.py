@@ -58,14 +58,17 @@ def test_vectors_are_refused() -> None:
         Muon([torch.nn.Parameter(torch.zeros(4))], lr=0.1)
 
 
-def test_tables_of_elements_and_readouts_stay_with_adam(tiny_recipe: Callable[..., Any]) -> None:
-    model = build_model(tiny_recipe().model)
+@pytest.mark.parametrize("family", ["ace", "tensor"])
+def test_tables_of_elements_radial_networks_and_readouts_stay_with_adam(
+    tiny_recipe: Callable[..., Any], family: str
+) -> None:
+    recipe = tiny_recipe(optimiser=MUON, model={"family": family})
+    model = build_model(recipe.model)
     chosen = {id(parameter) for parameter in network_matrices(model)}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
-    assert "network.radial.out.weight" in names
-    assert "network.layers.0.scalar.weight" in names
-    assert not any("element" in name or "vector" in name or name.startswith("energy_head") for name in names)
-    optimiser = make_optimiser(model, tiny_recipe(optimiser=MUON).config, 0.02)
+    assert ("network.layers.0.scalar.weight" if family == "ace" else "network.embedding.bonds.weight") in names
+    assert not any(part in name for name in names for part in ("element", "vector", "radial", "energy_head"))
+    optimiser = make_optimiser(model, recipe.config, 0.02)
     held = [id(p) for part in optimiser.parts for group in part.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
