@@ -43,12 +43,21 @@ class OptimiserConfig(_Section):
     """Muon for the network's matrices and AdamW for the rest, or AdamW for all, with gradient clipping."""
 
     kind: Literal["muon", "adamw"] = Field(default="muon", description="muon: orthogonal steps of the matrices")
+    radial: Literal["muon", "adamw"] | None = Field(
+        default=None, description="of radial networks; None: by the data, adamw for molecules in motion"
+    )
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=1e-6, ge=0, description="decoupled; on weight matrices only")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
     amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
     clip: float = Field(default=2.0, gt=0, description="largest norm of the gradient, in running norms")
+
+    @model_validator(mode="after")
+    def _muon_has_the_others_too(self) -> OptimiserConfig:
+        if self.kind == "adamw" and self.radial == "muon":
+            raise ValueError("radial = 'muon' needs kind = 'muon'")
+        return self
 
 
 class ScheduleConfig(_Section):

@@ -11,16 +11,25 @@ PER_ANGSTROM = (40.0, 300.0)
 """What an Å of energy spread over force adds to either."""
 
 
-def energy_weights(statistics: Statistics) -> tuple[float, float]:
-    """Weights of the energy at the beginning and after the hand-over.
+def energy_spread(statistics: Statistics) -> float | None:
+    """What energies tell beside forces, in Å; None where there are no energies or no forces.
 
-    They rise with what energies tell beside forces: the RMS energy (eV/atom, references and bonding subtracted) over
-    the RMS force (eV/Å). A molecule in motion has 0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of
-    compounds, where symmetry forbids most forces, 2 Å. What this is worth: docs/decisions/0009-energy-weights.md.
+    The RMS energy (eV/atom, references and bonding subtracted) over the RMS force (eV/Å). A molecule in motion has
+    0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of compounds, where symmetry forbids most forces, 2 Å.
     """
     if not statistics.force_rms or statistics.energy_rms is None:
+        return None
+    return statistics.energy_rms / statistics.force_rms
+
+
+def energy_weights(statistics: Statistics) -> tuple[float, float]:
+    """Weights of the energy at the beginning and after the hand-over; they rise with `energy_spread`.
+
+    What this is worth: docs/decisions/0009-energy-weights.md.
+    """
+    spread = energy_spread(statistics)
+    if spread is None:
         return LEAST
-    spread = statistics.energy_rms / statistics.force_rms
     early, late = (
         min(least + slope * spread, most) for least, slope, most in zip(LEAST, PER_ANGSTROM, MOST, strict=True)
     )

@@ -47,12 +47,12 @@ class Optimiser:
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig, lr: float) -> Optimiser:
-    """AdamW, or Muon for the matrices between features and AdamW for the rest; weight decay on matrices only."""
+    """AdamW, or Muon for the network's matrices and AdamW for the rest; weight decay on matrices only."""
     settings = config.optimiser
     decay = settings.weight_decay
     if settings.kind == "adamw":
         return Optimiser([_adamw(list(model.parameters()), config, lr)])
-    matrices = network_matrices(model)
+    matrices = network_matrices(model, with_radial=settings.radial == "muon")
     chosen = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     parts: list[torch.optim.Optimizer] = [_adamw(others, config, lr)]
@@ -70,18 +70,18 @@ def _adamw(parameters: Sequence[Tensor], config: TrainConfig, lr: float) -> torc
     return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, amsgrad=settings.amsgrad, foreach=True)
 
 
-def network_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Weights that mix features into features: matrices of the network, but of no table, radial network or readout.
+def network_matrices(model: nn.Module, with_radial: bool) -> list[nn.Parameter]:
+    """Weights that mix features into features: matrices of the network, but neither of elements nor of readouts.
 
     A row of an element table sees only its element's atoms, and a readout has few outputs: orthogonal steps suit
-    neither (K. Jordan 2024 leaves embeddings and output layers to AdamW). In a radial network they give the fastest
-    waves of the distance as much as the slow ones; the functions get rough, and small sets are learnt by heart
-    (docs/decisions/0017-radial-networks.md).
+    neither (K. Jordan 2024 leaves embeddings and output layers to AdamW). In radial networks they give the fastest
+    waves of the distance as much as the slow ones: good for many crystals, too rough for a few hundred frames of one
+    molecule (docs/decisions/0017-radial-networks.md).
     """
     network = getattr(model, "network", model)
-    left_out = [part for part in network.modules() if isinstance(part, ElementWeights | RadialNetwork)]
-    others = {id(parameter) for part in left_out for parameter in part.parameters()}
-    return [p for p in network.parameters() if id(p) not in others and p.ndim >= 2 and min(p.shape[-2:]) > 1]
+    tables = (ElementWeights,) if with_radial else (ElementWeights, RadialNetwork)
+    left_out = {id(p) for part in network.modules() if isinstance(part, tables) for p in part.parameters()}
+    return [p for p in network.parameters() if id(p) not in left_out and p.ndim >= 2 and min(p.shape[-2:]) > 1]
 
 
 def make_budget(config: TrainConfig, n_train: int) -> Budget:

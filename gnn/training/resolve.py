@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.graphs.graph_set import GraphSet
+from gnn.graphs.graph_set import GraphSet, Statistics
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
 from gnn.structures.properties import PropertySpec
-from gnn.training.config import PresetName, TrainConfig, describe_validation, run_digest
+from gnn.training.config import OptimiserConfig, PresetName, TrainConfig, describe_validation, run_digest
 from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
-from gnn.training.energy_weights import with_energy_weights
+from gnn.training.energy_weights import energy_spread, with_energy_weights
 from gnn.training.finetune import Start, additions, continued, grown, settled, unsettled
 from gnn.training.losses import Scales, Wanted
 
@@ -30,8 +30,8 @@ TUNING_LR = 2e-3
 """From a trained model's weights."""
 MOST_NAMED = 12
 """Elements that are named one by one."""
-RECIPE = 2
-"""Raised when the same configuration comes to train differently: what was trained before is then another training."""
+IN_MOTION = 0.1
+"""Å of energy spread over force: a set below it shows few molecules in motion, one above it many structures."""
 SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
 FEWEST_ATOMS = 128
 """A batch of half as many atoms costs three quarters as much on a CPU: what is left is the cost of calls."""
@@ -83,11 +83,12 @@ def resolve(
         InputError: an override is unknown or contradicts the data, or the start does not fit the data.
     """
     losses = with_energy_weights(config.losses, graph_set.statistics)
-    config = config.model_copy(update={"losses": losses})
+    optimiser = with_radial(config.optimiser, graph_set.statistics)
+    config = config.model_copy(update={"losses": losses, "optimiser": optimiser})
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
-    taken = {"recipe": RECIPE, "model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
+    taken = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
     statistics = graph_set.statistics
@@ -103,6 +104,16 @@ def resolve(
         remarks=remarks_on(config, model, graph_set, start, f"learning rate {lr:g}; {batch_remark}"),
         initial_weights=None if start is None else partial(grown, start),
     )
+
+
+def with_radial(settings: OptimiserConfig, statistics: Statistics) -> OptimiserConfig:
+    """The same with the optimiser of radial networks filled in where it is None.
+
+    AdamW where energies tell little beside forces, as those of a molecule in motion: docs/decisions/0017.
+    """
+    spread = energy_spread(statistics)
+    smooth = settings.kind == "adamw" or (spread is not None and spread < IN_MOTION)
+    return settings.model_copy(update={"radial": settings.radial or ("adamw" if smooth else "muon")})
 
 
 def remarks_on(
@@ -124,7 +135,7 @@ def remarks_on(
         *begun,
         f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
         f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
-        f"{batches}{_processes(config)}; {config.optimiser.kind}",
+        f"{batches}{_processes(config)}; {config.optimiser.kind}, {config.optimiser.radial} for radial networks",
     )
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnn.models.model import build_model
+from gnn.training.config import OptimiserConfig
 from gnn.training.loop import train
 from gnn.training.muon import Muon, orthogonalised
-from gnn.training.optimiser import make_optimiser, network_matrices
+from gnn.training.optimiser import make_optimiser
 from gnn.training.outcome import Progress
+from gnn.training.resolve import with_radial
 
 MUON = {"kind": "muon", "lr": 0.02}
 
@@ -58,19 +60,33 @@ def test_vectors_are_refused() -> None:
         Muon([torch.nn.Parameter(torch.zeros(4))], lr=0.1)
 
 
-@pytest.mark.parametrize("family", ["ace", "tensor"])
-def test_tables_of_elements_radial_networks_and_readouts_stay_with_adam(
-    tiny_recipe: Callable[..., Any], family: str
+@pytest.mark.parametrize("radial", ["muon", "adamw"])
+@pytest.mark.parametrize(("family", "matrix"), [("ace", "layers.0.scalar"), ("tensor", "embedding.bonds")])
+def test_tables_of_elements_and_readouts_stay_with_adam(
+    tiny_recipe: Callable[..., Any], family: str, matrix: str, radial: str
 ) -> None:
-    recipe = tiny_recipe(optimiser=MUON, model={"family": family})
+    recipe = tiny_recipe(optimiser=MUON | {"radial": radial}, model={"family": family})
     model = build_model(recipe.model)
-    chosen = {id(parameter) for parameter in network_matrices(model)}
-    names = {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
-    assert ("network.layers.0.scalar.weight" if family == "ace" else "network.embedding.bonds.weight") in names
-    assert not any(part in name for name in names for part in ("element", "vector", "radial", "energy_head"))
     optimiser = make_optimiser(model, recipe.config, 0.02)
-    held = [id(p) for part in optimiser.parts for group in part.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    held = [[p for group in part.param_groups for p in group["params"]] for part in optimiser.parts]
+    by_muon = {id(parameter) for parameter in held[1]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in by_muon}
+    assert f"network.{matrix}.weight" in names
+    assert ("network.radial.out.weight" in names) == (radial == "muon")
+    assert not any("element" in name or "vector" in name or name.startswith("energy_head") for name in names)
+    assert sorted(id(p) for part in held for p in part) == sorted(id(p) for p in model.parameters())
+
+
+def test_radial_networks_go_by_what_energies_tell(copper: Any) -> None:
+    def radial(energy: float | None, **settings: Any) -> str | None:
+        found = copper.graph_set.statistics.model_copy(update={"energy_rms": energy, "force_rms": 1.0})
+        return with_radial(OptimiserConfig(**settings), found).radial
+
+    assert [radial(0.01), radial(0.2), radial(None)] == ["adamw", "muon", "muon"]
+    assert radial(0.01, radial="muon") == "muon"
+    assert radial(2.0, kind="adamw") == "adamw"
+    with pytest.raises(ValueError, match="needs kind = 'muon'"):
+        OptimiserConfig(kind="adamw", radial="muon")
 
 
 def test_it_learns(copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path) -> None:
