@@ -83,7 +83,7 @@ def resolve(
         InputError: an override is unknown or contradicts the data, or the start does not fit the data.
     """
     losses = with_energy_weights(config.losses, graph_set.statistics)
-    optimiser = with_radial(config.optimiser, graph_set.statistics)
+    optimiser = with_radial_optimiser(config.optimiser, graph_set.statistics)
     config = config.model_copy(update={"losses": losses, "optimiser": optimiser})
     model = model_config(config, graph_set, start)
     max_atoms, batch_remark = batch_atoms(config, graph_set)
@@ -106,7 +106,7 @@ def resolve(
     )
 
 
-def with_radial(settings: OptimiserConfig, statistics: Statistics) -> OptimiserConfig:
+def with_radial_optimiser(settings: OptimiserConfig, statistics: Statistics) -> OptimiserConfig:
     """The same with the optimiser of radial networks filled in where it is None.
 
     AdamW where energies tell little beside forces, as those of a molecule in motion: docs/decisions/0017.

@@ -17,7 +17,7 @@ from gnn.training.loop import train
 from gnn.training.muon import Muon, orthogonalised
 from gnn.training.optimiser import make_optimiser
 from gnn.training.outcome import Progress
-from gnn.training.resolve import with_radial
+from gnn.training.resolve import with_radial_optimiser
 
 MUON = {"kind": "muon", "lr": 0.02}
 
@@ -80,7 +80,7 @@ def test_tables_of_elements_and_readouts_stay_with_adam(
 def test_radial_networks_go_by_what_energies_tell(copper: Any) -> None:
     def radial(energy: float | None, **settings: Any) -> str | None:
         found = copper.graph_set.statistics.model_copy(update={"energy_rms": energy, "force_rms": 1.0})
-        return with_radial(OptimiserConfig(**settings), found).radial
+        return with_radial_optimiser(OptimiserConfig(**settings), found).radial
 
     assert [radial(0.01), radial(0.2), radial(None)] == ["adamw", "muon", "muon"]
     assert radial(0.01, radial="muon") == "muon"
