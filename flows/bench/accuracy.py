@@ -193,13 +193,12 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
 
 def as_configured(known: Mapping[str, Case], records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """The runs that are what `accuracy.toml` says, in its order, and all others."""
-    configured = {name: training_of(key_of(case, {}, seed=0)) for name, case in known.items()}
-
-    def is_configured(record: Record) -> bool:
-        return training_of(record["key"]) == configured[record["key"]["case"]]
-
-    chosen = sorted(filter(is_configured, records), key=lambda record: list(known).index(record["key"]["case"]))
-    return chosen, [record for record in records if record not in chosen]
+    chosen: dict[str, list[Record]] = {name: [] for name in known}
+    others: list[Record] = []
+    for record in records:
+        key, name = record["key"], record["key"]["case"]
+        (chosen[name] if key == key_of(known[name], {}, key["seed"]) else others).append(record)
+    return [record for runs in chosen.values() for record in runs], others
 
 
 def goal_rows(known: Mapping[str, Case], records: Sequence[Record]) -> list[list[Cell]]:

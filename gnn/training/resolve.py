@@ -135,7 +135,7 @@ def remarks_on(
         *begun,
         f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
         f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
-        f"{batches}{_processes(config)}; {config.optimiser.kind}, {config.optimiser.radial} for radial networks",
+        f"{batches}{_processes(config)}; {_optimisers(config.optimiser)}",
     )
 
 
@@ -144,6 +144,10 @@ def _begun(start: Start, graph_set: GraphSet) -> str:
     kept = "weights, energy scale and reference energies of --init"
     fitted = ", ".join(f"{theory}: {', '.join(names)}" for theory, names in unsettled(start, graph_set).items())
     return f"{kept}; added: {added}" + (f"; references fitted to what it leaves over of {fitted}" if fitted else "")
+
+
+def _optimisers(settings: OptimiserConfig) -> str:
+    return settings.kind + ("" if settings.radial == settings.kind else f", {settings.radial} for radial networks")
 
 
 def _processes(config: TrainConfig) -> str:
