@@ -30,17 +30,17 @@ SPLIT = {"train": 0.95, "valid": 0.025, "test": 0.025}
 
 
 class Teacher(BaseModel):
-    """Which engine teaches, what it is shown, and for how many minutes each network is trained.
+    """Which engine teaches, what it is shown, and for how long that is learnt.
 
-    Every structure of the training part moves for `steps` fs at `temperature` K by a network that was trained for
-    `sampler_minutes`; every `every` fs there is a frame to label. `minutes` are those of learning the labels, `rate` is
-    the learning rate of what follows.
+    Every structure of the training part moves for `steps` fs at `temperature` K by a network of the task, trained as
+    `sampler` (tables of a training configuration) says: a quick one will do, since the engine corrects it. Every `every`
+    fs there is a frame to label. `minutes` are those of learning the labels, `rate` is the learning rate of what follows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: str
-    sampler_minutes: float
+    sampler: dict[str, Any]
     temperature: float
     steps: int
     every: int
@@ -69,19 +69,20 @@ def train_taught(
 
 def taught(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> TrainResult:
     """The network that has learnt the teacher's labels."""
-    labels = labelled(task, teacher, home, changes)
+    labels = labelled(task, teacher, home)
     data = {"datasets": [labels.dataset], "split": SPLIT, "split_by": "structure"}
     return trained(data, home, changes | {"minutes": teacher.minutes})
 
 
-def labelled(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> LabelResult:
+def labelled(task: Task, teacher: Teacher, home: Home) -> LabelResult:
     """The frames near the task's, with the engine's labels, in the lake."""
     from flows.label import LabelRequest, label
 
-    name = f"{task.name}-{teacher.engine}-{digest({'teacher': teacher.model_dump(), 'changes': changes})[:8]}"
+    shown = teacher.model_dump(exclude={"minutes", "rate"})
+    name = f"{task.name}-{teacher.engine}-{digest(shown)[:8]}"
     source = home.labels / f"{name}.extxyz"
     if not source.exists():
-        frames = frames_near(task, teacher, home, changes)
+        frames = frames_near(task, teacher, home)
         source.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(source, lambda path: ase.io.write(path, frames, format="extxyz"))
     found = label(LabelRequest(str(source), teacher.engine, name), home)
@@ -90,13 +91,12 @@ def labelled(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) 
     return found
 
 
-def frames_near(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> list[Atoms]:
+def frames_near(task: Task, teacher: Teacher, home: Home) -> list[Atoms]:
     """Frames of dynamics that start at every structure of the training part with more than one atom."""
     from gnn.potentials.load import load
     from gnn.simulation.dynamics import DynamicsSettings, move_many
 
-    sampler = trained(task.data(), home, changes | {"minutes": teacher.sampler_minutes})
-    potential = load(home.absolute(sampler.checkpoint))
+    potential = load(home.absolute(trained(task.data(), home, teacher.sampler).checkpoint))
     graphs = split_graphs(task, potential.cutoff, home).graphs("train")
     settings = DynamicsSettings(temperature=teacher.temperature, steps=teacher.steps, every=teacher.every)
     paths = move_many(starts_of(graphs), potential, settings)

@@ -16,13 +16,13 @@ from flows.bench.teaching import Teacher, labelled, starts_of, train_taught
 from flows.settings import Home
 from gnn.lake.table import Lake
 
-TEACHER = Teacher(engine="xtb", sampler_minutes=0.02, temperature=200, steps=6, every=3, minutes=0.02, rate=0.01)
 CHANGES: dict[str, Any] = {
     "preset": "small",
     "model": {"family": "tensor", "channels": 4, "layers": 1},
     "minutes": 0.02,
     "clock": "cpu",
 }
+TEACHER = Teacher(engine="xtb", sampler=CHANGES, temperature=200, steps=6, every=3, minutes=0.02, rate=0.01)
 
 
 CARD = 'name = "water"\nreader = "extxyz"\ntheory = "gfn1-xtb/tblite"\nlicence = "MIT"\n[group]\nby = "none"\n'
@@ -64,5 +64,5 @@ def test_a_network_is_taught_then_trained(task: Task, data: Path, home: Home) ->
         assert 0 < np.abs(first.positions - start.positions).max() < 0.5
     rows = [row for batch in Lake(home.lake).record_batches(source.stem) for row in batch.to_pylist()]
     assert {row["theory"] for row in rows} == {"gfn2-xtb/tblite"}
-    again = labelled(task, TEACHER, home, CHANGES)
+    again = labelled(task, TEACHER, home)
     assert (again.reused, again.done) == (len(rows), len(near))
