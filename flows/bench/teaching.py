@@ -33,9 +33,9 @@ class Teacher(BaseModel):
     """Which engine teaches, what it is shown, and for how long that is learnt.
 
     Every structure of the training part moves for `steps` fs at `temperature` K by a network of the task, trained as
-    `sampler` (tables of a training configuration) says: a quick one will do, since the engine has the last word. Every
-    `every` fs there is a frame to label. `minutes` are those of learning the labels, `rate` is the learning rate of what
-    follows.
+    `sampler` (tables of a training configuration) says: a quick one will do, since the engine has the last word.
+    Every `every` fs there is a frame to label. `minutes` are those of learning the labels, `rate` is the learning rate
+    of what follows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
