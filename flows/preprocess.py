@@ -21,6 +21,7 @@ from gnn.graphs.outliers import OutlierRule
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan, shard_plans
 from gnn.graphs.preprocess import (
     DEFAULT_CUTOFF,
+    DEFAULT_HELPER_SHARE,
     PreprocessSpec,
     ShardManifest,
     build_lake_shard,
@@ -49,11 +50,14 @@ def preprocess(
     show: bool = True,
     suite_of: str | None = None,
     train_on_elements: bool = False,
+    helpers: Sequence[str] = (),
+    helper_share: float = DEFAULT_HELPER_SHARE,
 ) -> PreprocessResult:
     """Build the shards that are missing, then the graph set; the same call again reuses everything.
 
     The frozen suite of the registered model `suite_of`, if there is one, stays in the test split; structures of one
-    element stay in training if `train_on_elements`.
+    element stay in training if `train_on_elements`; `helpers` are only trained on, and make at most `helper_share` of
+    a pass.
 
     Raises:
         InputError: the input cannot be used.
@@ -61,7 +65,10 @@ def preprocess(
     """
     started = time.monotonic()
     home = home or find_home()
-    spec = make_spec(datasets, cutoff, split, split_by, seed, outliers, frozen_ids(suite_of, home), train_on_elements)
+    spec = make_spec(
+        datasets, cutoff, split, split_by, seed, outliers, frozen_ids(suite_of, home), train_on_elements,
+        helpers, helper_share,
+    )  # fmt: skip
     inputs, properties, plans = plan(spec, home)
     outcomes = build(plans, spec, home, cluster, show)
     raise_if_failed(STAGE, outcomes)
@@ -79,6 +86,8 @@ def make_spec(
     outliers: OutlierRule | None = None,
     frozen_test: tuple[str, ...] = (),
     train_on_elements: bool = False,
+    helpers: Sequence[str] = (),
+    helper_share: float = DEFAULT_HELPER_SHARE,
 ) -> PreprocessSpec:
     """The spec of a call; None takes the default.
 
@@ -98,6 +107,8 @@ def make_spec(
         outliers=outliers or OutlierRule(),
         frozen_test=frozen_test,
         train_on_elements=train_on_elements,
+        helpers=tuple(helpers),
+        helper_share=helper_share,
     ).checked()
 
 
@@ -125,7 +136,7 @@ def plan(spec: PreprocessSpec, home: Home) -> tuple[list[LakeInput], dict[str, P
     inputs: list[LakeInput] = []
     properties: dict[str, PropertySpec] = {}
     plans: list[ShardPlan] = []
-    for reference in spec.datasets:
+    for reference in (*spec.datasets, *spec.helpers):
         name, version = parse_reference(reference)
         number = lake.version(name) if version is None else version
         card = lake.card(name)

@@ -87,6 +87,8 @@ def preprocessed(config: TrainConfig, home: Home, cluster: str, show: bool) -> P
         show=show,
         suite_of=config.register_as,
         train_on_elements=data.train_on_elements,
+        helpers=data.helpers,
+        helper_share=data.helper_share,
     )
     return home.absolute(found.graph_set)
 
@@ -329,7 +331,7 @@ def refuse_early(config: TrainConfig, home: Home) -> None:
     from gnn.training.resolve import check_overrides
 
     lake = Lake(home.lake)
-    for reference in config.data.datasets:
+    for reference in config.data.sources:
         lake.content_digest(*known_dataset(reference, lake))
     if config.register_as is not None:
         check_name(config.register_as)
@@ -372,6 +374,7 @@ def describe_plan(config: TrainConfig, home: Home) -> TrainPlanResult:
 
     lake = Lake(home.lake)
     remarks = ["would use " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.datasets]
+    remarks += ["with the help of " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.helpers]
     budget = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs} epochs"
     remarks.append(f"would train {config.committee} network(s), preset {config.preset}, for {budget}")
     cutoff = cutoff_of(config, initial_model(config.init, home))

@@ -26,7 +26,7 @@ def nothing_new(config: TrainConfig, home: Home) -> str | None:
     if newest is None:
         return None
     number, manifest = newest
-    now = data_digests(config.data.datasets, home)
+    now = data_digests(config.data.sources, home)
     trained = {item.dataset: item.content_digest for item in manifest.data.inputs}
     if now != trained or manifest.training != config.model_dump(mode="json", exclude=NOT_COMPARED):
         return None

@@ -1,7 +1,7 @@
-"""A cheap teacher: frames near those of a task's training part, labelled by a cheap engine, are trained on first.
+"""A cheap teacher: frames near those of a task's training part, labelled by a cheap engine, help to train.
 
-A network of the task itself moves the training frames about, the engine labels what it finds, a network learns that,
-and the task is trained from its weights. Nothing of the validation and test parts is looked at.
+A network of the task itself moves the training frames about, the engine labels what it finds, and the task is trained
+with these labels as a helper: a level of theory of its own. Nothing of the validation and test parts is looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ase.io
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
-from flows.bench.own_runs import flat_errors, train_and_test, trained
+from flows.bench.own_runs import train_and_test, trained
 from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.errors import SluiceError
@@ -22,20 +22,16 @@ from gnn.files import digest, write_atomically
 from gnn.overlay import merged
 
 if TYPE_CHECKING:
-    from flows.cli.results import LabelResult, TrainResult
+    from flows.cli.results import LabelResult
     from gnn.graphs.graph import Graph
-
-SPLIT = {"train": 0.95, "valid": 0.025, "test": 0.025}
-"""Of what the engine labelled."""
 
 
 class Teacher(BaseModel):
-    """Which engine teaches, what it is shown, and for how long that is learnt.
+    """Which engine teaches, and what it is shown.
 
     Every structure of the training part moves for `steps` fs at `temperature` K by a network of the task, trained as
     `sampler` (tables of a training configuration) says: a quick one will do, since the engine has the last word.
-    Every `every` fs there is a frame to label. `minutes` are those of learning the labels, `rate` is the learning rate
-    of what follows.
+    Every `every` fs there is a frame to label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,42 +41,30 @@ class Teacher(BaseModel):
     temperature: float
     steps: int
     every: int
-    minutes: float
-    rate: float
 
 
 def train_taught(
     task: Task, teacher: Teacher, data: Path, home: Home, changes: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Train and test as `train_and_test` does, from the weights that the teacher's labels gave.
+    """Train and test as `train_and_test` does, with the teacher's labels as a helper.
 
-    Only the last training has the `seed`: what comes before is done once for all of them. `taught` are the
-    test errors on the teacher's labels and `taught_cpu_s` what learning them cost; dynamics and labels are not counted.
+    Only the training has the `seed`: what comes before is done once for all of them. `taught` is how many labels there
+    are; their making is not counted in the CPU time.
 
     Raises:
         SluiceError: the engine could label nothing.
     """
     bring(task, data, home)
-    first = taught(task, teacher, home, changes)
-    start = {"init": str(home.absolute(first.checkpoint)), "optimiser": {"lr": teacher.rate}, "seed": seed}
-    rest = {name: value for name, value in changes.items() if name != "model"}
-    found = train_and_test(task, data, home, merged(rest, start))
-    return found | {"taught": flat_errors(first.metrics["test"]), "taught_cpu_s": first.cpu_s}
-
-
-def taught(task: Task, teacher: Teacher, home: Home, changes: dict[str, Any]) -> TrainResult:
-    """The network that has learnt the teacher's labels."""
     labels = labelled(task, teacher, home)
-    data = {"datasets": [labels.dataset], "split": SPLIT, "split_by": "structure"}
-    return trained(data, home, changes | {"minutes": teacher.minutes})
+    helped = {"data": {"helpers": [labels.dataset]}, "seed": seed}
+    return train_and_test(task, data, home, merged(changes, helped)) | {"taught": labels.done}
 
 
 def labelled(task: Task, teacher: Teacher, home: Home) -> LabelResult:
     """The frames near the task's, with the engine's labels, in the lake."""
     from flows.label import LabelRequest, label
 
-    shown = teacher.model_dump(exclude={"minutes", "rate"})
-    name = f"{task.name}-{teacher.engine}-{digest(shown)[:8]}"
+    name = f"{task.name}-{teacher.engine}-{digest(teacher.model_dump())[:8]}"
     source = home.labels / f"{name}.extxyz"
     if not source.exists():
         frames = frames_near(task, teacher, home)

@@ -40,6 +40,9 @@ def preprocess(
     train_on_elements: Annotated[
         bool, typer.Option("--train-on-elements", help="Structures of one element stay in training.")
     ] = False,
+    helper: Annotated[
+        list[str] | None, typer.Option("--helper", metavar="NAME", help="Data set that is only trained on; repeatable.")
+    ] = None,
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -61,7 +64,9 @@ def preprocess(
     shares = parse_shares(split) if split else None
     outliers = OutlierRule(max_force=max_force or None)
     home = find_home()
-    spec = make_spec(datasets, cutoff, shares, by, seed, outliers, train_on_elements=train_on_elements)
+    spec = make_spec(
+        datasets, cutoff, shares, by, seed, outliers, train_on_elements=train_on_elements, helpers=helper or ()
+    )
     check(spec, home)
     if dry_run:
         tell_plan(spec, home)
@@ -77,6 +82,7 @@ def preprocess(
         cluster=cluster,
         show=not as_json,
         train_on_elements=train_on_elements,
+        helpers=helper or (),
     )
     show(result, as_json, describe)
 

@@ -22,6 +22,10 @@ def train(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", metavar="NAME[@VERSION]", help="Data set of the lake; repeatable.")
     ] = None,
+    helper: Annotated[
+        list[str] | None,
+        typer.Option("--helper", metavar="NAME[@VERSION]", help="Data set that is only trained on; repeatable."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Size of the network: small, default or accurate.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes of wall time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Budget in passes over the data.")] = None,
@@ -47,7 +51,7 @@ def train(
     from gnn.graphs.splits import parse_shares
 
     options = {
-        "data": {"datasets": dataset, "split": parse_shares(split) if split else None},
+        "data": {"datasets": dataset, "helpers": helper, "split": parse_shares(split) if split else None},
         "preset": preset,
         "minutes": minutes,
         "epochs": epochs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryR
 from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
 from gnn.graphs.outliers import outlier_reason
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan
-from gnn.graphs.preprocess import PreprocessSpec
+from gnn.graphs.preprocess import PreprocessSpec, name_of
 from gnn.graphs.references import fit_references, lowest
 from gnn.graphs.splits import Assignment, assign_splits, keep_frozen
 from gnn.graphs.statistics import statistics_of
@@ -34,6 +35,7 @@ UNLABELLED = "unlabelled"
 OTHER_KIND = "other-energy-kind"
 NO_REFERENCE = "element-without-reference"
 NOT_SELECTED = "not-selected"
+HELD_OUT = "group-held-out"
 SET_ASIDE = "no-graph"
 
 
@@ -85,9 +87,10 @@ def assemble(
     for row in energies.without_labels(roles.rows(None), columns):
         roles.drop(row, OTHER_KIND)
     split = assign(roles, columns, spec)
+    helped = assign_helpers(roles, columns, spec, split)
     references = fit_all(roles, columns, energies)
     drop_without_reference(roles, columns, energies, references)
-    graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split)
+    graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split, helped)
     folder = graphs_root / graph_set.graph_set_id[:16]
     members = pa.concat_tables([members_table(columns, roles), lost_rows(plans, shards)])
     write_members(folder / FILE_NAME, members)
@@ -129,12 +132,13 @@ def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], s
 
 
 def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
-    """Hand the undecided rows to the splits.
+    """Hand the undecided rows, but those of helpers, to the splits.
 
     Raises:
         InputError: none is left, or the split asks for more than there are.
     """
-    rows = roles.rows(None)
+    helpers = helper_names(spec)
+    rows = np.array([row for row in roles.rows(None) if columns.dataset[row] not in helpers], dtype=np.int64)
     if len(rows) == 0:
         told = ", ".join(f"{reason} {n}" for reason, n in roles.dropped().items()) or "there are only references"
         raise InputError(f"{', '.join(spec.datasets)}: none of {len(columns)} rows can be trained on ({told})")
@@ -152,6 +156,33 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
         else:
             roles.role[row] = split
     return found
+
+
+def helper_names(spec: PreprocessSpec) -> frozenset[str]:
+    """Names of the data sets that are only trained on."""
+    return frozenset(name_of(reference) for reference in spec.helpers)
+
+
+def assign_helpers(roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment) -> dict[str, int]:
+    """Train on the rows that are left, those of helpers; how many that are of each.
+
+    Where groups stay together, a row whose group is held out is dropped: it would tell what is to be found out.
+    """
+    held = {columns.group[row] for name in ("valid", "test") for row in roles.rows(name).tolist()}
+    held_out = held - {None} if split.split_by == "group" else set()
+    counts = dict.fromkeys(sorted(helper_names(spec)), 0)
+    for row in roles.rows(None).tolist():
+        if columns.group[row] in held_out:
+            roles.drop(row, HELD_OUT)
+        else:
+            roles.role[row] = "train"
+            counts[columns.dataset[row]] += 1
+    return counts
+
+
+def own_repeats(n_own: int, n_helping: int, share: float) -> int:
+    """How often a pass shows the structures that are no helper's, for helpers to make no more than `share` of it."""
+    return max(1, ceil(n_helping * (1 - share) / share / n_own)) if n_own else 1
 
 
 def fit_all(roles: Roles, columns: Columns, energies: EnergyChoice) -> dict[str, TheoryReferences]:
@@ -193,13 +224,17 @@ def manifest(
     energies: EnergyChoice,
     references: dict[str, TheoryReferences],
     split: Assignment,
+    helped: dict[str, int],
 ) -> GraphSet:
     """The manifest of decided roles."""
     used = np.concatenate([roles.rows(name) for name in SPLITS])
     numbers = np.unique(columns.atoms_of(used))
+    n_helping = sum(helped.values())
+    repeats = own_repeats(len(roles.rows("train")) - n_helping, n_helping, spec.helper_share)
     identity = {
         "builder": BUILDER_VERSION,
-        "spec": spec.model_dump(mode="json", exclude={"datasets", "frozen_test"}),
+        "spec": spec.model_dump(mode="json", exclude={"datasets", "frozen_test", "helpers", "helper_share"}),
+        "helpers": [helped, repeats],
         "inputs": [[item.dataset, item.content_digest] for item in inputs],
         "shards": [shard.sha256 for shard in shards],
         "roles": digest([roles.role, roles.reason]),
@@ -224,6 +259,8 @@ def manifest(
         energy_kinds=energies.kinds,
         masked_energies=energies.masked,
         split_by=split.split_by,
+        helpers=helped,
+        repeats=repeats,
         notes=[note for note in (split.note, *energies.notes()) if note],
     )
 

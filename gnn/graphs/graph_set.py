@@ -112,7 +112,23 @@ class GraphSet(_Model):
         default_factory=dict, description="theory -> rows without that kind, which keep their other labels"
     )
     split_by: Literal["group", "structure"] = "group"
+    helpers: dict[str, int] = Field(
+        default_factory=dict, description="data set that is only trained on -> its training structures"
+    )
+    repeats: int = Field(
+        default=1, ge=1, description="times a pass over the training split shows each structure that is no helper's"
+    )
     notes: list[str] = Field(default_factory=list, description="what differs from what was asked for, for people")
+
+    @property
+    def n_own(self) -> int:
+        """Training structures that are no helper's."""
+        return self.split_counts["train"] - sum(self.helpers.values())
+
+    @property
+    def pass_size(self) -> int:
+        """Structures that a pass over the training split shows, repeats counted."""
+        return sum(self.helpers.values()) + self.repeats * self.n_own
 
     def write(self, folder: Path) -> Path:
         """Write the manifest into `folder`."""

@@ -40,7 +40,7 @@ class GraphData:
         self.graphs_root = graphs_root
         self.folder = folder
         self.graph_set = GraphSet.read(folder)
-        self.members: Members = read_members(folder / self.graph_set.splits_path)
+        self.members: Members = read_members(folder / self.graph_set.splits_path, self.graph_set.helpers)
         for shard in self.graph_set.shards:
             if not (graphs_root / shard.path).is_file():
                 raise InputError(f"shard {graphs_root / shard.path} is missing; run `sluice preprocess` again")
@@ -59,10 +59,10 @@ class GraphData:
         shuffle: bool = True,
     ) -> list[Indices]:  # fmt: skip
         """Members of each batch of one epoch; known without opening a graph."""
-        members = self.members
+        members, chosen = self.members, self._shown(split) if shuffle else self.members.of(split)
         batches: list[Indices] = []
         rest = np.zeros(0, dtype=np.int64)
-        for window in _windows(members, members.of(split), np.random.default_rng([seed, epoch]), shuffle):
+        for window in _windows(members, chosen, np.random.default_rng([seed, epoch]), shuffle):
             waiting = np.concatenate([rest, window])
             packed = pack(members.n_atoms[waiting], members.n_edges[waiting], max_atoms, max_edges)
             batches += [waiting[start:stop] for start, stop in packed[:-1]]
@@ -75,13 +75,21 @@ class GraphData:
     ) -> Iterator[Batch]:  # fmt: skip
         """Batches of a split with at most `max_atoms` atoms and `max_edges` edges; a larger structure comes alone.
 
-        Equal in every bit for equal arguments. `start` skips batches that were already seen, without reading them;
+        Equal in every bit for equal arguments. A shuffled pass over the training split shows each structure that is no
+        helper's as often as the graph set says. `start` skips batches that were already seen, without reading them;
         of the others every `stride`-th comes, so that several processes share an epoch.
         """
         chosen = self.plan(split, max_atoms, max_edges, seed=seed, epoch=epoch, shuffle=shuffle)
         for indices in chosen[start::stride]:
             graphs = [self._graph(index) for index in indices]
             yield collate(graphs, self.graph_set.theories, self.graph_set.properties, dtype)
+
+    def _shown(self, split: Split) -> Indices:
+        """Members of a split as often as a pass of training shows them."""
+        members = self.members.of(split)
+        if split != "train" or self.graph_set.repeats == 1:
+            return members
+        return np.repeat(members, np.where(self.members.helps[members], 1, self.graph_set.repeats))
 
     def _graph(self, index: int) -> Graph:
         shard, row = int(self.members.shard[index]), int(self.members.row[index])

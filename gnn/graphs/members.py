@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Members:
-    """What a loader keeps of the members, in their stored order; all arrays (M,)."""
+    """What a loader keeps of the members, in their stored order; all arrays (M,). `helps`: rows of a helper."""
 
     shard: NDArray[np.int32]
     row: NDArray[np.int32]
     n_atoms: NDArray[np.int32]
     n_edges: NDArray[np.int32]
     role: NDArray[np.int8]
+    helps: NDArray[np.bool_]
 
     def of(self, split: Split) -> NDArray[np.int64]:
         """Indices of the members of a split."""
@@ -60,10 +62,11 @@ def write_members(path: Path, table: pa.Table) -> Path:
     return write_atomically(path, write)
 
 
-def read_members(path: Path) -> Members:
-    """The compact members of `path`."""
-    table = pq.read_table(path, columns=["shard", "row", "n_atoms", "n_edges", "role"])
+def read_members(path: Path, helpers: Iterable[str] = ()) -> Members:
+    """The compact members of `path`; `helpers` are names of data sets."""
+    table = pq.read_table(path, columns=["dataset", "shard", "row", "n_atoms", "n_edges", "role"])
     numbers = {name: table.column(name).to_numpy() for name in ("shard", "row", "n_atoms", "n_edges")}
     codes = pa.array(ROLES)
     role = pa.compute.index_in(table.column("role"), codes).to_numpy().astype(np.int8)
-    return Members(**numbers, role=role)
+    helps = pa.compute.is_in(table.column("dataset"), pa.array(list(helpers), pa.string())).to_numpy()
+    return Members(**numbers, role=role, helps=helps)

@@ -25,6 +25,12 @@ logger = logging.getLogger(__name__)
 SHARD_FOLDER = "shards"
 INFO_FIELDS = tuple(ShardInfo.model_fields)
 DEFAULT_CUTOFF = 5.0
+DEFAULT_HELPER_SHARE = 0.75
+
+
+def name_of(reference: str) -> str:
+    """The data set of NAME or NAME@VERSION."""
+    return reference.partition("@")[0]
 
 
 class PreprocessSpec(BaseModel):
@@ -35,6 +41,12 @@ class PreprocessSpec(BaseModel):
     datasets: tuple[str, ...] = Field(
         min_length=1,
         description="NAME or NAME@VERSION; of a structure that several hold, the first named keeps its row",
+    )
+    helpers: tuple[str, ...] = Field(
+        default=(), description="data sets that are only trained on: never chosen or tested by, not counted by `split`"
+    )
+    helper_share: float = Field(
+        default=DEFAULT_HELPER_SHARE, gt=0, lt=1, description="largest part of a pass that the helpers make"
     )
     cutoff: float = Field(default=DEFAULT_CUTOFF, gt=0, le=20, description="Å; edges are drawn up to here")
     split: dict[Split, float] = Field(
@@ -57,9 +69,10 @@ class PreprocessSpec(BaseModel):
             InputError: its split shares are impossible, or a data set is named twice.
         """
         check_shares(self.split)
-        names = [reference.partition("@")[0] for reference in self.datasets]
+        references = (*self.datasets, *self.helpers)
+        names = [name_of(reference) for reference in references]
         if len(set(names)) < len(names):
-            raise InputError(f"{', '.join(self.datasets)}: a data set is named twice; name each once")
+            raise InputError(f"{', '.join(references)}: a data set is named twice; name each once")
         return self
 
 

@@ -13,6 +13,7 @@ from gnn.errors import InputError
 from gnn.files import digest
 from gnn.graphs.graph_set import Split
 from gnn.graphs.outliers import OutlierRule
+from gnn.graphs.preprocess import DEFAULT_HELPER_SHARE
 
 LossKind = Literal["huber", "mse", "mae", "norm"]
 PresetName = Literal["small", "default", "accurate"]
@@ -29,6 +30,12 @@ class DataConfig(_Section):
     """Which data, and how it is divided; the part that `sluice preprocess` needs."""
 
     datasets: list[str] = Field(default_factory=list, description="lake data sets, NAME or NAME@VERSION")
+    helpers: list[str] = Field(
+        default_factory=list, description="data sets that are only trained on, as labels of a cheaper level of theory"
+    )
+    helper_share: float = Field(
+        default=DEFAULT_HELPER_SHARE, gt=0, lt=1, description="largest part of a pass that helpers make"
+    )
     cutoff: float | None = Field(default=None, gt=0, le=20, description="Å; None: the preset's")
     split: dict[Split, float] | None = Field(default=None, description="train/valid/test, fractions or counts")
     split_by: Literal["group", "structure"] | None = Field(default=None, description="what a split keeps together")
@@ -37,6 +44,11 @@ class DataConfig(_Section):
     train_on_elements: bool = Field(
         default=False, description="structures of one element stay in training: formation energies refer to them"
     )
+
+    @property
+    def sources(self) -> list[str]:
+        """All data sets that are read."""
+        return [*self.datasets, *self.helpers]
 
 
 class OptimiserConfig(_Section):

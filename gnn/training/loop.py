@@ -90,7 +90,7 @@ class Trainer:
         self.state = TrainState(header=recipe.header)
         self.differentiate: Step = make_step(self.model, self.config, recipe.scales, recipe.wanted)
         self.clock = CLOCKS[self.config.clock]
-        self.budget: Budget = make_budget(self.config, data.graph_set.split_counts["train"])
+        self.budget: Budget = make_budget(self.config, data.graph_set.pass_size)
 
     def _new_model(self) -> Model:
         model = build_model(self.recipe.model, seed=self.config.seed)

@@ -132,11 +132,20 @@ def remarks_on(
         f"of {statistics.n_atoms / max(statistics.n_structures, 1):.0f} atoms; elements {known}; "
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
         f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
+        *helpers_told(graph_set),
         *begun,
         f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
         f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
         f"{batches}{_processes(config)}; {_optimisers(config.optimiser)}",
     )
+
+
+def helpers_told(graph_set: GraphSet) -> tuple[str, ...]:
+    """What is only trained on, for people; nothing where nothing is."""
+    if not graph_set.helpers:
+        return ()
+    counts = ", ".join(f"{n} of {name}" for name, n in graph_set.helpers.items())
+    return (f"only trained on: {counts}; each of the other {graph_set.n_own} comes {graph_set.repeats} times a pass",)
 
 
 def _begun(start: Start, graph_set: GraphSet) -> str:
@@ -247,11 +256,11 @@ def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:
 
 
 def batch_atoms(config: TrainConfig, graph_set: GraphSet) -> tuple[int, str]:
-    """Atoms a batch, and why: structures of mean size, 1 for 200 that are trained on, 2 to 32; at least 128 atoms."""
+    """Atoms a batch, and why: at least 128, or 2 to 32 structures of mean size, 1 for 200 to train on but helpers'."""
     if config.batch.max_atoms is not None:
         return config.batch.max_atoms, f"batches of up to {config.batch.max_atoms} atoms"
     statistics = graph_set.statistics
     mean = statistics.n_atoms / max(statistics.n_structures, 1)
-    structures = min(max(statistics.n_structures // STRUCTURES_A_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
+    structures = min(max(graph_set.n_own // STRUCTURES_A_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
     atoms = max(round(structures * mean), FEWEST_ATOMS)
     return atoms, f"batches of up to {atoms} atoms, about {max(1, round(atoms / max(mean, 1)))} structures"

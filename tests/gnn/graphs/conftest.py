@@ -87,7 +87,7 @@ class Workshop:
         spec = PreprocessSpec(datasets=datasets, **options).checked()
         inputs, properties, plans, shards = [], {}, [], []
         self.built = []
-        for name in datasets:
+        for name in (*datasets, *spec.helpers):
             version = self.lake.version(name)
             card = self.lake.card(name)
             properties |= card.property_specs

@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gnn.errors import InputError
 from gnn.files import file_sha256
+from gnn.graphs.assembly import own_repeats
 from gnn.graphs.graph_set import GraphSet
 from gnn.graphs.loader import GraphData
 from gnn.graphs.preprocess import PreprocessSpec
@@ -278,3 +281,53 @@ def test_more_data_keep_old_shards(workshop, record, monkeypatch):
 def test_a_data_set_named_twice_is_refused():
     with pytest.raises(InputError, match="twice"):
         PreprocessSpec(datasets=("a", "a@3")).checked()
+
+
+def test_helpers_are_only_trained_on_and_do_not_move_the_split(workshop, record):
+    own = [record(seed, group=None) for seed in range(40)]
+    workshop.append("own", own)
+    split = {"train": 25, "valid": 5, "test": 10}
+    alone, folder = workshop.preprocess("own", split=split, cutoff=4.0)
+    roles = table_of(alone, folder).set_index("structure_id").role
+    copies = [replace(r, theory="xtb/toy") for r in own[:10]]
+    near = [record(seed, group=None, theory="xtb/toy") for seed in range(100, 160)]
+    workshop.append("xtb", copies + near)
+    helped, folder = workshop.preprocess("own", helpers=("xtb",), split=split, cutoff=4.0)
+    assert_adds_up(helped, 110)
+    table = table_of(helped, folder)
+    with_help = table[table.dataset == "own"].set_index("structure_id").role
+    assert with_help.to_dict() == roles.to_dict()
+    assert set(table[(table.dataset == "xtb") & (table.role != "dropped")].role) == {"train"}
+    assert helped.helpers == {"xtb": 60}
+    assert helped.dropped == {"duplicate-in-other-dataset": 10}
+    assert (helped.n_own, helped.repeats, helped.pass_size) == (25, 1, 85)
+    assert helped.theories == ["pbe/toy", "xtb/toy"]
+    assert helped.graph_set_id != alone.graph_set_id
+
+
+def test_what_a_helper_knows_of_groups_that_are_held_out_is_dropped(workshop, record):
+    workshop.append("own", [record(seed, group=f"g{seed % 8}") for seed in range(40)])
+    workshop.append("xtb", [record(seed, group=f"g{seed % 9}", theory="xtb/toy") for seed in range(100, 190)])
+    graph_set, folder = workshop.preprocess("own", helpers=("xtb",), cutoff=4.0)
+    table = table_of(graph_set, folder)
+    held_out = set(table[table.role.isin(["valid", "test"])].group)
+    assert held_out
+    helping = table[(table.dataset == "xtb") & (table.role == "train")]
+    assert not held_out & set(helping.group)
+    assert graph_set.dropped == {"group-held-out": 10 * len(held_out)}
+    assert graph_set.helpers == {"xtb": len(helping)}
+
+
+def test_a_data_set_is_not_its_own_helper(workshop):
+    with pytest.raises(InputError, match="toy, toy@1: a data set is named twice"):
+        PreprocessSpec(datasets=("toy",), helpers=("toy@1",)).checked()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 500), st.integers(0, 20_000), st.floats(0.05, 0.95))
+def test_helpers_make_no_more_than_their_share(n_own, n_helping, share):
+    repeats = own_repeats(n_own, n_helping, share)
+    part = n_helping / (n_helping + repeats * n_own)
+    assert part <= share + 1e-9
+    if repeats > 1:
+        assert n_helping / (n_helping + (repeats - 1) * n_own) > share - 1e-9

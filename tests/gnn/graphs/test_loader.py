@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,28 @@ def test_the_chosen_kind_of_energy_is_what_comes(workshop, record):
     assert graph_set.energy_kinds == {"pbe/toy": "energy"}
     data = GraphData(workshop.graphs_root, folder)
     assert all(graph.energy == graph.kinds["energy"] for graph in data.graphs("train"))
+
+
+def test_a_pass_of_training_shows_what_no_helper_brings_more_often(workshop, record):
+    workshop.append("own", [record(seed, group=None) for seed in range(30)])
+    workshop.append("xtb", [record(seed, group=None, theory="xtb/toy") for seed in range(100, 220)])
+    graph_set, folder = workshop.preprocess(
+        "own", helpers=("xtb",), helper_share=0.6, split={"train": 20, "valid": 5, "test": 5}, cutoff=4.0
+    )
+    data = GraphData(workshop.graphs_root, folder)
+    of_xtb = graph_set.theories.index("xtb/toy")
+
+    def shown(**options):
+        theories = [batch.theory for batch in data.batches("train", 60, seed=1, **options)]
+        return Counter(int(theory) for batch in theories for theory in batch)
+
+    assert graph_set.repeats == 4  # 120 helpers are 60 % beside 80 of our own
+    once = shown(shuffle=False)
+    often = shown(epoch=3)
+    assert often[of_xtb] == once[of_xtb]
+    assert often[1 - of_xtb] == 4 * once[1 - of_xtb]
+    batches = list(data.batches("train", 60, seed=1, epoch=3))
+    assert sum(batch.n_structures for batch in batches) == graph_set.pass_size == 200
+    fingerprints = Counter(value for batch in seen(batches) for value in batch)
+    assert sorted(Counter(fingerprints.values()).items()) == [(1, 120), (4, 20)]
+    assert sum(batch.n_structures for batch in data.batches("valid", 60)) == 5
