@@ -18,6 +18,7 @@ from ase.data import chemical_symbols
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest
 from gnn.graphs.columns import Columns, read_columns
+from gnn.graphs.copies import copies
 from gnn.graphs.energies import EnergyChoice, choose_energies
 from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryReferences
 from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
@@ -35,7 +36,7 @@ UNLABELLED = "unlabelled"
 OTHER_KIND = "other-energy-kind"
 NO_REFERENCE = "element-without-reference"
 NOT_SELECTED = "not-selected"
-HELD_OUT = "group-held-out"
+HELD_OUT = "shows-what-is-held-out"
 SET_ASIDE = "no-graph"
 
 
@@ -77,7 +78,8 @@ def assemble(
     Raises:
         InputError: nothing is left to train on, or the split asks for more than there is.
     """
-    columns = read_columns([graphs_root / shard.path for shard in shards], properties)
+    paths = [graphs_root / shard.path for shard in shards]
+    columns = read_columns(paths, properties)
     flags = flags_of(plans, shards)
     if len(flags) != len(columns):
         raise SluiceError(f"the shards hold {len(columns)} rows where {len(flags)} were planned; preprocess again")
@@ -87,7 +89,7 @@ def assemble(
     for row in energies.without_labels(roles.rows(None), columns):
         roles.drop(row, OTHER_KIND)
     split = assign(roles, columns, spec)
-    helped = assign_helpers(roles, columns, spec, split)
+    helped = assign_helpers(roles, columns, spec, split, paths)
     references = fit_all(roles, columns, energies)
     drop_without_reference(roles, columns, energies, references)
     graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split, helped)
@@ -163,16 +165,21 @@ def helper_names(spec: PreprocessSpec) -> frozenset[str]:
     return frozenset(name_of(reference) for reference in spec.helpers)
 
 
-def assign_helpers(roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment) -> dict[str, int]:
+def assign_helpers(
+    roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment, paths: Sequence[Path]
+) -> dict[str, int]:
     """Train on the rows that are left, those of helpers; how many that are of each.
 
-    Where groups stay together, a row whose group is held out is dropped: it would tell what is to be found out.
+    What would tell of what is to be found out is dropped: copies of rows that are held out and, where groups stay
+    together, rows of their groups.
     """
-    held = {columns.group[row] for name in ("valid", "test") for row in roles.rows(name).tolist()}
-    held_out = held - {None} if split.split_by == "group" else set()
+    held_out = [*roles.rows("valid").tolist(), *roles.rows("test").tolist()]
+    helping = roles.rows(None).tolist()
+    known = copies(columns, held_out, helping, paths)
+    groups = {columns.group[row] for row in held_out} - {None} if split.split_by == "group" else set()
     counts = dict.fromkeys(sorted(helper_names(spec)), 0)
-    for row in roles.rows(None).tolist():
-        if columns.group[row] in held_out:
+    for row in helping:
+        if row in known or columns.group[row] in groups:
             roles.drop(row, HELD_OUT)
         else:
             roles.role[row] = "train"

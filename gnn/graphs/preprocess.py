@@ -43,7 +43,7 @@ class PreprocessSpec(BaseModel):
         description="NAME or NAME@VERSION; of a structure that several hold, the first named keeps its row",
     )
     helpers: tuple[str, ...] = Field(
-        default=(), description="data sets that are only trained on: never chosen or tested by, not counted by `split`"
+        default=(), description="data sets that are only trained on; `split` divides, and counts, the others"
     )
     helper_share: float = Field(
         default=DEFAULT_HELPER_SHARE, gt=0, lt=1, description="largest part of a pass that the helpers make"

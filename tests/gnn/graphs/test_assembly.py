@@ -289,18 +289,20 @@ def test_helpers_are_only_trained_on_and_do_not_move_the_split(workshop, record)
     split = {"train": 25, "valid": 5, "test": 10}
     alone, folder = workshop.preprocess("own", split=split, cutoff=4.0)
     roles = table_of(alone, folder).set_index("structure_id").role
-    copies = [replace(r, theory="xtb/toy") for r in own[:10]]
+    copies = [replace(r, theory="xtb/toy", energy=r.energy + 1.0) for r in own[:20]]
     near = [record(seed, group=None, theory="xtb/toy") for seed in range(100, 160)]
     workshop.append("xtb", copies + near)
-    helped, folder = workshop.preprocess("own", helpers=("xtb",), split=split, cutoff=4.0)
-    assert_adds_up(helped, 110)
+    helped, folder = workshop.preprocess("own", helpers=("xtb",), helper_share=0.7, split=split, cutoff=4.0)
+    assert_adds_up(helped, 120)
     table = table_of(helped, folder)
     with_help = table[table.dataset == "own"].set_index("structure_id").role
     assert with_help.to_dict() == roles.to_dict()
     assert set(table[(table.dataset == "xtb") & (table.role != "dropped")].role) == {"train"}
-    assert helped.helpers == {"xtb": 60}
-    assert helped.dropped == {"duplicate-in-other-dataset": 10}
-    assert (helped.n_own, helped.repeats, helped.pass_size) == (25, 1, 85)
+    held_out = sum(roles[r.structure_id] in ("valid", "test") for r in own[:20])
+    assert helped.dropped == {"shows-what-is-held-out": held_out}
+    assert held_out > 0
+    assert helped.helpers == {"xtb": 80 - held_out}
+    assert (helped.n_own, helped.repeats, helped.pass_size) == (25, 2, 130 - held_out)
     assert helped.theories == ["pbe/toy", "xtb/toy"]
     assert helped.graph_set_id != alone.graph_set_id
 
@@ -314,7 +316,7 @@ def test_what_a_helper_knows_of_groups_that_are_held_out_is_dropped(workshop, re
     assert held_out
     helping = table[(table.dataset == "xtb") & (table.role == "train")]
     assert not held_out & set(helping.group)
-    assert graph_set.dropped == {"group-held-out": 10 * len(held_out)}
+    assert graph_set.dropped == {"shows-what-is-held-out": 10 * len(held_out)}
     assert graph_set.helpers == {"xtb": len(helping)}
 
 
