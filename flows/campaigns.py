@@ -20,6 +20,7 @@ from gnn.screening.manifest import CampaignManifest, ModelPin
 
 if TYPE_CHECKING:
     from gnn.potentials.potential import Potential
+    from gnn.training.checkpoint import CheckpointManifest
 
 FOREIGN = "foreign:"
 SPEC_NAME = "campaign.json"
@@ -174,17 +175,18 @@ def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:
         version=found.version,
         sha256=found.sha256,
         path=home.relative(found.path),
-        theory=_theory(spec, manifest.theories),
+        theory=_theory(spec, manifest),
         elements=manifest.elements,
     )
 
 
-def _theory(spec: CampaignSpec, theories: list[str]) -> str:
-    if spec.theory is not None and spec.theory not in theories:
-        raise InputError(f"model {spec.model} has no theory {spec.theory!r}; it has {', '.join(theories)}")
-    if spec.theory is None and len(theories) > 1:
-        raise InputError(f"model {spec.model} has several theories; set theory to one of {', '.join(theories)}")
-    return spec.theory or theories[0]
+def _theory(spec: CampaignSpec, manifest: CheckpointManifest) -> str:
+    known, chosen = ", ".join(manifest.theories), spec.theory or manifest.usual_theory
+    if chosen is None:
+        raise InputError(f"model {spec.model} has several theories; set theory to one of {known}")
+    if chosen not in manifest.theories:
+        raise InputError(f"model {spec.model} has no theory {chosen!r}; it has {known}")
+    return chosen
 
 
 def _foreign_pin(spec: CampaignSpec) -> ModelPin:

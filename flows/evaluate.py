@@ -175,10 +175,10 @@ def file_card(path: Path, home: Home, manifest: CheckpointManifest, card: str | 
     from gnn.structures.readers import UnreadableFile
 
     chosen = card_for("evaluated", home, card or AUTO, theory)
-    said = theory is not None or chosen.theory is not None or len(manifest.theories) != 1
+    said, usual = theory is not None or chosen.theory is not None, manifest.usual_theory
     error = first_error(path, chosen)
-    if error is not None and not said:
-        chosen = chosen.with_theory(manifest.theories[0])
+    if error is not None and not said and usual is not None:
+        chosen = chosen.with_theory(usual)
         error = first_error(path, chosen)
     if error is None:
         return chosen

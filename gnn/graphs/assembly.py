@@ -267,6 +267,10 @@ def manifest(
         masked_energies=energies.masked,
         split_by=split.split_by,
         helpers=helped,
+        helper_theories=sorted(
+            {columns.theory[row] for row in used}
+            - {columns.theory[row] for row in used if columns.dataset[row] not in helped}
+        ),
         repeats=repeats,
         notes=[note for note in (split.note, *energies.notes()) if note],
     )

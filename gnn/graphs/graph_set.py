@@ -115,6 +115,7 @@ class GraphSet(_Model):
     helpers: dict[str, int] = Field(
         default_factory=dict, description="data set that is only trained on -> its training structures"
     )
+    helper_theories: list[str] = Field(default_factory=list, description="levels of theory that none but helpers bring")
     repeats: int = Field(
         default=1, ge=1, description="times a pass over the training split shows each structure that is no helper's"
     )

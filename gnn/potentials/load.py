@@ -216,9 +216,9 @@ def _precision(dtype: str) -> torch.dtype:
 
 
 def _chosen_theory(manifest: CheckpointManifest, theory: str | None, path: Path) -> str:
-    known = ", ".join(manifest.theories)
-    if theory is None and len(manifest.theories) > 1:
+    known, chosen = ", ".join(manifest.theories), theory or manifest.usual_theory
+    if chosen is None:
         raise InputError(f"{path} knows several levels of theory; choose one by theory= (--theory): {known}")
-    if theory is not None and theory not in manifest.theories:
-        raise InputError(f"{path} knows no theory {theory!r}; it knows {known}")
-    return theory or manifest.theories[0]
+    if chosen not in manifest.theories:
+        raise InputError(f"{path} knows no theory {chosen!r}; it knows {known}")
+    return chosen

@@ -90,6 +90,9 @@ class DataSummary(_Model):
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
     labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
+    helper_theories: list[str] = Field(
+        default_factory=list, description="levels of theory that helped to train, and were neither chosen nor tested by"
+    )
 
 
 class CheckpointManifest(_Model):
@@ -108,6 +111,13 @@ class CheckpointManifest(_Model):
     data: DataSummary
     metrics: dict[str, Any] = Field(default_factory=dict, description="split -> errors")
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration that was trained")
+
+    @property
+    def usual_theory(self) -> str | None:
+        """The level of theory meant where none is named: the only one that is no helper's; None if there are more."""
+        own = [theory for theory in self.theories if theory not in self.data.helper_theories]
+        return own[0] if len(own) == 1 else None
+
     cost: dict[str, float] = Field(default_factory=dict, description="cpu_s, wall_s, peak_memory_mb, …")
     producer: Producer
     sha256: str = Field(description="of model.safetensors")
@@ -214,6 +224,7 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         energy_kinds=dict(graph_set.energy_kinds),
         elements=list(graph_set.elements),
         labels=graph_set.statistics.labels,
+        helper_theories=graph_set.helper_theories,
     )
 
 

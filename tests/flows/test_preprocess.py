@@ -250,6 +250,8 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(filled, sluice):
         (["nothing"], "there is no data set 'nothing'"),
         (["toy@7"], "toy@7"),
         (["toy", "toy@0"], "named twice"),
+        (["toy", "--helper", "toy"], "named twice"),
+        (["toy", "--helper", "nothing"], "there is no data set 'nothing'"),
         (["toy", "--cutoff", "0"], "cutoff of 0"),
         (["toy", "--split", "train=1000"], "asks for 1000 structures"),
         (["toy", "--split", "half"], "--split 'half'"),

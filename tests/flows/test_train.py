@@ -28,6 +28,8 @@ def lake_home(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> 
     path = home.root / "cells.xyz"
     write(path, labelled_cells(40, 0), format="extxyz")
     ingest([str(path)], "cells", home, theory="emt/ase")
+    write(home.root / "near.xyz", labelled_cells(30, 7), format="extxyz")
+    ingest([str(home.root / "near.xyz")], "near-cells", home, theory="emt/cheap")
     return home
 
 
@@ -188,6 +190,7 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         "device 'abacus'": ["train", "--dataset", "cells", "--minutes", "1", "--device", "abacus"],
         "no checkpoint folder": ["train", "--dataset", "cells", "--minutes", "1", "--init", "a/b/c"],
         "no data set 'celsl'": ["train", "--dataset", "celsl", "--minutes", "1", "--dry-run"],
+        "no data set 'xbt'": ["train", "--dataset", "cells", "--helper", "xbt", "--minutes", "1", "--dry-run"],
         "always has degree 2": ["train", "--dataset", "cells", "--minutes", "1", "--dry-run", *odd],
     }
     for words, arguments in cases.items():
@@ -195,6 +198,29 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         assert result.exit_code == 2, (arguments, result.output)
         assert words in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_helpers_are_trained_on_and_nothing_else(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows import load
+    from flows.train import train
+
+    data = {
+        "datasets": ["cells"],
+        "cutoff": 4.0,
+        "split_by": "structure",
+        "split": {"train": 6, "valid": 4, "test": 30},
+    }
+    alone = train(config(data=data), lake_home, cluster="threads", show=False)
+    helped = train(config(data=data | {"helpers": ["near-cells"]}), lake_home, cluster="threads", show=False)
+    assert helped.sha256 != alone.sha256
+    for split in ("valid", "test"):
+        assert helped.metrics[split]["n_structures"] == alone.metrics[split]["n_structures"]
+    assert helped.steps > alone.steps
+    potential = load(str(lake_home.absolute(helped.checkpoint)))
+    assert potential.theory == "emt/ase"
+    assert potential.manifest.theories == ["emt/ase", "emt/cheap"]
 
 
 def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
@@ -219,12 +245,14 @@ def test_two_budgets_are_refused() -> None:
 
 def test_a_dry_run_does_nothing(lake_home: Home) -> None:
     before = sorted(lake_home.root.rglob("*"))
-    arguments = ["train", "--dataset", "cells", "--minutes", "3", "--committee", "2", "--dry-run", "--json"]
+    arguments = ["train", "--dataset", "cells", "--helper", "near-cells", "--minutes", "3", "--committee", "2"]
+    arguments += ["--dry-run", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["config"]["committee"] == 2
-    assert any("cells@" in remark for remark in found["remarks"])
+    assert any("would use cells@" in remark for remark in found["remarks"])
+    assert any("with the help of near-cells@" in remark for remark in found["remarks"])
     assert sorted(lake_home.root.rglob("*")) == before
 
 

@@ -304,6 +304,7 @@ def test_helpers_are_only_trained_on_and_do_not_move_the_split(workshop, record)
     assert helped.helpers == {"xtb": 80 - held_out}
     assert (helped.n_own, helped.repeats, helped.pass_size) == (25, 2, 130 - held_out)
     assert helped.theories == ["pbe/toy", "xtb/toy"]
+    assert helped.helper_theories == ["xtb/toy"]
     assert helped.graph_set_id != alone.graph_set_id
 
 

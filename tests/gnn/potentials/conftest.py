@@ -53,6 +53,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         cutoff: float = 4.0,
         trained_on: tuple[str, ...] = tuple(ELEMENTS),
         family: str = "ace",
+        helper_theories: tuple[str, ...] = (),
     ) -> Path:
         specs = {
             "gap": PropertySpec(unit="eV"),
@@ -74,7 +75,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         folder = tmp_path_factory.mktemp("checkpoint") / "model"
         models = [build_model(config, seed=seed) for seed in range(members)]
         fitted = None if calibration is None else Calibration(energy_scale=calibration, n=10)
-        data = empty_graph_set(list(theories)).model_copy(update={"elements": list(trained_on)})
+        known = {"elements": list(trained_on), "helper_theories": list(helper_theories)}
+        data = empty_graph_set(list(theories)).model_copy(update=known)
         write_checkpoint(folder, models, name="test", graph_set=data, calibration=fitted)
         return folder
 

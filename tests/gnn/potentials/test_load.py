@@ -72,6 +72,12 @@ def test_several_theories_need_a_choice_and_have_their_own_references(make_check
     assert load(folder, theory="scan").theory == "scan"
 
 
+def test_the_theory_that_no_helper_brought_is_meant_where_none_is_named(make_checkpoint: Callable[..., Path]) -> None:
+    folder = make_checkpoint(theories=("gfn2-xtb", "pbe"), helper_theories=("gfn2-xtb",))
+    assert load(folder).theory == "pbe"
+    assert load(folder, theory="gfn2-xtb").theory == "gfn2-xtb"
+
+
 def test_double_precision_agrees_with_single(checkpoint: Path, structures: list[Atoms]) -> None:
     single, double = (load(checkpoint, dtype=name).predict_atoms(structures) for name in ("float32", "float64"))
     for one, other in zip(single, double, strict=True):
