@@ -57,7 +57,7 @@ class Rival(BaseModel):
 
 
 class Case(BaseModel):
-    """A task, how it is trained, with which seeds, its goals, a cheap engine that teaches first, a peer beside."""
+    """A task, how it is trained, with which seeds, its goals, a cheap engine whose labels help, a peer beside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -168,7 +168,6 @@ COLUMNS = [
     Column(name="CPU s a seed", digits=0),
     Column(name="on"),
     Column(name="reached"),
-    Column(name="CPU s of learning the teacher", digits=0),
     Column(name="training"),
 ]
 
@@ -243,7 +242,6 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         mean_of(records, "cpu_s"),
         ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
-        mean_of(records, "taught_cpu_s"),
         training_of(records[0]["key"]),
     ]
 
