@@ -1,7 +1,8 @@
 """A cheap teacher: frames near those of a task's training part, labelled by a cheap engine, help to train.
 
-A network of the task itself moves the training frames about, the engine labels what it finds, and the task is trained
-with these labels as a helper: a level of theory of its own. Nothing of the validation and test parts is looked at.
+A network of the task itself moves the training frames about, the engine labels what it finds, the task is trained with
+these labels as a helper, a level of theory of its own, and from there alone. Nothing is made of the validation and
+test parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ase.io
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
-from flows.bench.own_runs import train_and_test, trained
+from flows.bench.own_runs import flat_errors, train_and_test, trained
 from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.errors import SluiceError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Teacher(BaseModel):
-    """Which engine teaches, and what it is shown.
+    """Which engine teaches, what it is shown, and for how many minutes the task is trained without its help in the end.
 
     Every structure of the training part moves for `steps` fs at `temperature` K by a network of the task, trained as
     `sampler` (tables of a training configuration) says: a quick one will do, since the engine has the last word.
@@ -41,30 +42,36 @@ class Teacher(BaseModel):
     temperature: float
     steps: int
     every: int
+    alone_minutes: float
 
 
 def train_taught(
     task: Task, teacher: Teacher, data: Path, home: Home, changes: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Train and test as `train_and_test` does, with the teacher's labels as a helper.
+    """Train with the teacher's labels as a helper, then alone from these weights; test as `train_and_test` does.
 
-    Only the training has the `seed`: what comes before is done once for all of them. `taught` is how many labels there
-    are; their making is not counted in the CPU time.
+    The two trainings have the `seed`: what comes before is done once for all of them. `cpu_s` is theirs together;
+    `taught` is how many labels there are, whose making is not counted; `helped` are the test errors in between.
 
     Raises:
         SluiceError: the engine could label nothing.
     """
     bring(task, data, home)
     labels = labelled(task, teacher, home)
-    helped = {"data": {"helpers": [labels.dataset]}, "seed": seed}
-    return train_and_test(task, data, home, merged(changes, helped)) | {"taught": labels.done}
+    help_of = {"data": {"helpers": [labels.dataset]}, "seed": seed}
+    first = trained(task.data(), home, merged(changes, help_of))
+    start = {"init": str(home.absolute(first.checkpoint)), "minutes": teacher.alone_minutes, "seed": seed}
+    rest = {name: value for name, value in changes.items() if name != "model"}
+    found = train_and_test(task, data, home, merged(rest, start))
+    spent = round(first.cpu_s + found["cpu_s"], 2)
+    return found | {"cpu_s": spent, "taught": labels.done, "helped": flat_errors(first.metrics["test"])}
 
 
 def labelled(task: Task, teacher: Teacher, home: Home) -> LabelResult:
     """The frames near the task's, with the engine's labels, in the lake."""
     from flows.label import LabelRequest, label
 
-    name = f"{task.name}-{teacher.engine}-{digest(teacher.model_dump())[:8]}"
+    name = f"{task.name}-{teacher.engine}-{digest(teacher.model_dump(exclude={'alone_minutes'}))[:8]}"
     source = home.labels / f"{name}.extxyz"
     if not source.exists():
         frames = frames_near(task, teacher, home)

@@ -22,7 +22,7 @@ CHANGES: dict[str, Any] = {
     "minutes": 0.02,
     "clock": "cpu",
 }
-TEACHER = Teacher(engine="xtb", sampler=CHANGES, temperature=200, steps=6, every=3)
+TEACHER = Teacher(engine="xtb", sampler=CHANGES, temperature=200, steps=6, every=3, alone_minutes=0.02)
 
 
 CARD = 'name = "water"\nreader = "extxyz"\ntheory = "gfn1-xtb/tblite"\nlicence = "MIT"\n[group]\nby = "none"\n'
@@ -55,6 +55,8 @@ def test_a_network_is_taught_then_trained(task: Task, data: Path, home: Home) ->
     found, other = (train_taught(task, TEACHER, data, home, CHANGES, seed) for seed in (0, 1))
     assert found["taught"] == other["taught"] == 24
     assert found["sha256"] != other["sha256"]
+    assert found["helped"]["force_rmse_mev_per_angstrom"] != found["force_rmse_mev_per_angstrom"]
+    assert found["cpu_s"] > 60 * TEACHER.alone_minutes + 60 * CHANGES["minutes"] - 0.5
     assert np.isfinite(found["force_rmse_mev_per_angstrom"])
     starts = starts_of(split_graphs(task, 5.0, home).graphs("train"))
     (source,) = home.labels.glob("water-xtb-*.extxyz")
