@@ -122,6 +122,11 @@ class GraphSet(_Model):
     notes: list[str] = Field(default_factory=list, description="what differs from what was asked for, for people")
 
     @property
+    def own_theories(self) -> list[str]:
+        """Levels of theory that not only helpers bring."""
+        return [theory for theory in self.theories if theory not in self.helper_theories]
+
+    @property
     def n_own(self) -> int:
         """Training structures that are no helper's."""
         return self.split_counts["train"] - sum(self.helpers.values())

@@ -90,9 +90,7 @@ class DataSummary(_Model):
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
     labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
-    helper_theories: list[str] = Field(
-        default_factory=list, description="levels of theory that helped to train, and were neither chosen nor tested by"
-    )
+    theories: list[str] | None = Field(None, description="levels of theory of this data but those only helpers bring")
 
 
 class CheckpointManifest(_Model):
@@ -114,8 +112,8 @@ class CheckpointManifest(_Model):
 
     @property
     def usual_theory(self) -> str | None:
-        """The level of theory meant where none is named: the only one that is no helper's; None if there are more."""
-        own = [theory for theory in self.theories if theory not in self.data.helper_theories]
+        """The level of theory meant where none is named: the only one of its data but helpers; None if there are more."""
+        own = self.data.theories or self.theories
         return own[0] if len(own) == 1 else None
 
     cost: dict[str, float] = Field(default_factory=dict, description="cpu_s, wall_s, peak_memory_mb, …")
@@ -224,7 +222,7 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         energy_kinds=dict(graph_set.energy_kinds),
         elements=list(graph_set.elements),
         labels=graph_set.statistics.labels,
-        helper_theories=graph_set.helper_theories,
+        theories=graph_set.own_theories,
     )
 
 

@@ -221,6 +221,9 @@ def test_helpers_are_trained_on_and_nothing_else(lake_home: Home, config: Callab
     potential = load(str(lake_home.absolute(helped.checkpoint)))
     assert potential.theory == "emt/ase"
     assert potential.manifest.theories == ["emt/ase", "emt/cheap"]
+    alone_again = config(data=data, model={}, init=str(lake_home.absolute(helped.checkpoint)), epochs=1)
+    last = load(str(lake_home.absolute(train(alone_again, lake_home, cluster="threads", show=False).checkpoint)))
+    assert (last.theory, last.manifest.theories) == ("emt/ase", ["emt/ase"])
 
 
 def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
