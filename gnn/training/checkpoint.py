@@ -112,7 +112,7 @@ class CheckpointManifest(_Model):
 
     @property
     def usual_theory(self) -> str | None:
-        """The level of theory meant where none is named: the only one of its data but helpers; None if there are more."""
+        """The level of theory meant where none is named: the only one of the data proper; None if there are more."""
         own = self.data.theories or self.theories
         return own[0] if len(own) == 1 else None
 
