@@ -21,13 +21,12 @@ from gnn.graphs.outliers import OutlierRule
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan, shard_plans
 from gnn.graphs.preprocess import (
     DEFAULT_CUTOFF,
-    DEFAULT_HELPER_SHARE,
     PreprocessSpec,
     ShardManifest,
     build_lake_shard,
     shard_path,
 )
-from gnn.graphs.splits import DEFAULT_SHARES, SplitBy, are_counts
+from gnn.graphs.splits import DEFAULT_HELPER_SHARE, DEFAULT_SHARES, SplitBy, are_counts
 from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 from gnn.structures.properties import PropertySpec
@@ -119,7 +118,8 @@ def check(spec: PreprocessSpec, home: Home) -> None:
         InputError: a data set or version does not exist, or the split asks for more than there is.
     """
     lake = Lake(home.lake)
-    rows = sum(lake.rows(*parse_reference(reference)) for reference in spec.datasets)
+    counts = {reference: lake.rows(*parse_reference(reference)) for reference in spec.sources}
+    rows = sum(counts[reference] for reference in spec.datasets)
     if are_counts(spec.split) and sum(spec.split.values()) > rows:
         raise InputError(
             f"--split asks for {sum(spec.split.values()):g} structures, the data have {rows}; ask for fewer"
@@ -136,7 +136,7 @@ def plan(spec: PreprocessSpec, home: Home) -> tuple[list[LakeInput], dict[str, P
     inputs: list[LakeInput] = []
     properties: dict[str, PropertySpec] = {}
     plans: list[ShardPlan] = []
-    for reference in (*spec.datasets, *spec.helpers):
+    for reference in spec.sources:
         name, version = parse_reference(reference)
         number = lake.version(name) if version is None else version
         card = lake.card(name)

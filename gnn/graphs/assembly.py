@@ -24,7 +24,7 @@ from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryR
 from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
 from gnn.graphs.outliers import outlier_reason
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan
-from gnn.graphs.preprocess import PreprocessSpec, name_of
+from gnn.graphs.preprocess import PreprocessSpec
 from gnn.graphs.references import fit_references, lowest
 from gnn.graphs.splits import Assignment, assign_splits, keep_frozen
 from gnn.graphs.statistics import statistics_of
@@ -139,7 +139,7 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
     Raises:
         InputError: none is left, or the split asks for more than there are.
     """
-    helpers = helper_names(spec)
+    helpers = spec.helper_names
     rows = np.array([row for row in roles.rows(None) if columns.dataset[row] not in helpers], dtype=np.int64)
     if len(rows) == 0:
         told = ", ".join(f"{reason} {n}" for reason, n in roles.dropped().items()) or "there are only references"
@@ -160,11 +160,6 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
     return found
 
 
-def helper_names(spec: PreprocessSpec) -> frozenset[str]:
-    """Names of the data sets that are only trained on."""
-    return frozenset(name_of(reference) for reference in spec.helpers)
-
-
 def assign_helpers(
     roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment, paths: Sequence[Path]
 ) -> dict[str, int]:
@@ -173,11 +168,13 @@ def assign_helpers(
     What would tell of what is to be found out is dropped: copies of rows that are held out and, where groups stay
     together, rows of their groups.
     """
+    if not spec.helpers:
+        return {}
     held_out = [*roles.rows("valid").tolist(), *roles.rows("test").tolist()]
     helping = roles.rows(None).tolist()
     known = copies(columns, held_out, helping, paths)
     groups = {columns.group[row] for row in held_out} - {None} if split.split_by == "group" else set()
-    counts = dict.fromkeys(sorted(helper_names(spec)), 0)
+    counts = dict.fromkeys(sorted(spec.helper_names), 0)
     for row in helping:
         if row in known or columns.group[row] in groups:
             roles.drop(row, HELD_OUT)
@@ -236,6 +233,8 @@ def manifest(
     """The manifest of decided roles."""
     used = np.concatenate([roles.rows(name) for name in SPLITS])
     numbers = np.unique(columns.atoms_of(used))
+    theories = {columns.theory[row] for row in used}
+    own_theories = {columns.theory[row] for row in used if columns.dataset[row] not in helped}
     n_helping = sum(helped.values())
     repeats = own_repeats(len(roles.rows("train")) - n_helping, n_helping, spec.helper_share)
     identity = {
@@ -251,7 +250,7 @@ def manifest(
         builder_version=BUILDER_VERSION,
         cutoff=spec.cutoff,
         inputs=list(inputs),
-        theories=sorted({columns.theory[row] for row in used}),
+        theories=sorted(theories),
         elements=sorted(chemical_symbols[z] for z in numbers),
         properties={name: properties[name] for name in sorted(columns.properties)},
         shards=list(shards),
@@ -267,10 +266,7 @@ def manifest(
         masked_energies=energies.masked,
         split_by=split.split_by,
         helpers=helped,
-        helper_theories=sorted(
-            {columns.theory[row] for row in used}
-            - {columns.theory[row] for row in used if columns.dataset[row] not in helped}
-        ),
+        helper_theories=sorted(theories - own_theories),
         repeats=repeats,
         notes=[note for note in (split.note, *energies.notes()) if note],
     )

@@ -16,8 +16,9 @@ from gnn.graphs.outliers import OutlierRule
 from gnn.graphs.plan import ShardPlan, plan_rows
 from gnn.graphs.rows import graphs_of_rows
 from gnn.graphs.shards import write_shard
-from gnn.graphs.splits import DEFAULT_SHARES, SplitBy, check_shares
+from gnn.graphs.splits import DEFAULT_HELPER_SHARE, DEFAULT_SHARES, SplitBy, check_shares
 from gnn.graphs.verify import refuse_damaged
+from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,6 @@ logger = logging.getLogger(__name__)
 SHARD_FOLDER = "shards"
 INFO_FIELDS = tuple(ShardInfo.model_fields)
 DEFAULT_CUTOFF = 5.0
-DEFAULT_HELPER_SHARE = 0.75
-
-
-def name_of(reference: str) -> str:
-    """The data set of NAME or NAME@VERSION."""
-    return reference.partition("@")[0]
 
 
 class PreprocessSpec(BaseModel):
@@ -62,6 +57,16 @@ class PreprocessSpec(BaseModel):
         default=(), description="ids of structures that stay in the test split, with all of their groups"
     )
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All data sets that are read."""
+        return (*self.datasets, *self.helpers)
+
+    @property
+    def helper_names(self) -> frozenset[str]:
+        """The data sets that are only trained on, without their versions."""
+        return frozenset(parse_reference(reference)[0] for reference in self.helpers)
+
     def checked(self) -> PreprocessSpec:
         """The spec itself.
 
@@ -69,10 +74,9 @@ class PreprocessSpec(BaseModel):
             InputError: its split shares are impossible, or a data set is named twice.
         """
         check_shares(self.split)
-        references = (*self.datasets, *self.helpers)
-        names = [name_of(reference) for reference in references]
+        names = [parse_reference(reference)[0] for reference in self.sources]
         if len(set(names)) < len(names):
-            raise InputError(f"{', '.join(references)}: a data set is named twice; name each once")
+            raise InputError(f"{', '.join(self.sources)}: a data set is named twice; name each once")
         return self
 
 

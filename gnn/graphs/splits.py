@@ -16,6 +16,8 @@ Key = TypeVar("Key", bound=Hashable)
 SplitBy = Literal["group", "structure"]
 Shares = Mapping[Split, float]
 
+DEFAULT_HELPER_SHARE = 0.75
+"""Part of a pass over the training split that helpers may make."""
 DEFAULT_SHARES: dict[Split, float] = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 

@@ -125,13 +125,15 @@ def _rounded_bytes(values: Floats) -> bytes:
     return (np.round(np.asarray(values, dtype="<f8"), ID_DECIMALS) + 0.0).astype("<f8").tobytes()
 
 
+def atoms_bytes(numbers: NDArray[np.integer[Any]], positions: Floats, cell: Floats, pbc: Bools) -> bytes:
+    """What tells structures apart, whatever their level of theory: canonical bytes, positions and cell to 1e-6 Å."""
+    parts = np.asarray(numbers, dtype="<i4").tobytes(), _rounded_bytes(positions), _rounded_bytes(cell)
+    return b"".join([*parts, np.asarray(pbc, dtype="u1").tobytes()])
+
+
 def structure_id(record: Record) -> str:
     """sha256 (hex) of canonical little-endian bytes; the order of atoms matters."""
-    sha = hashlib.sha256()
-    sha.update(np.asarray(record.numbers, dtype="<i4").tobytes())
-    sha.update(_rounded_bytes(record.positions))
-    sha.update(_rounded_bytes(record.cell))
-    sha.update(np.asarray(record.pbc, dtype="u1").tobytes())
+    sha = hashlib.sha256(atoms_bytes(record.numbers, record.positions, record.cell, record.pbc))
     sha.update(record.theory.encode())
     for value in (record.total_charge, record.multiplicity):
         sha.update(b"\0" if value is None else struct.pack("<bq", 1, value))

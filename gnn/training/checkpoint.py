@@ -109,13 +109,6 @@ class CheckpointManifest(_Model):
     data: DataSummary
     metrics: dict[str, Any] = Field(default_factory=dict, description="split -> errors")
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration that was trained")
-
-    @property
-    def usual_theory(self) -> str | None:
-        """The level of theory meant where none is named: the only one of the data proper; None if there are more."""
-        own = self.data.theories or self.theories
-        return own[0] if len(own) == 1 else None
-
     cost: dict[str, float] = Field(default_factory=dict, description="cpu_s, wall_s, peak_memory_mb, …")
     producer: Producer
     sha256: str = Field(description="of model.safetensors")
@@ -128,6 +121,12 @@ class CheckpointManifest(_Model):
         Checkpoints that do not say what they were trained on count as trained.
         """
         return self.data.labels is None or not {"energy", "forces", "stress"}.isdisjoint(self.data.labels)
+
+    @property
+    def usual_theory(self) -> str | None:
+        """The level of theory meant where none is named: the only one of the data proper; None if there are more."""
+        own = self.data.theories or self.theories
+        return own[0] if len(own) == 1 else None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CheckpointManifest:

@@ -13,7 +13,7 @@ from gnn.errors import InputError
 from gnn.files import digest
 from gnn.graphs.graph_set import Split
 from gnn.graphs.outliers import OutlierRule
-from gnn.graphs.preprocess import DEFAULT_HELPER_SHARE
+from gnn.graphs.splits import DEFAULT_HELPER_SHARE
 
 LossKind = Literal["huber", "mse", "mae", "norm"]
 PresetName = Literal["small", "default", "accurate"]
