@@ -380,7 +380,7 @@ class Trainer:
 
     def _restore(self, state: TrainState, tensors: dict[str, Tensor]) -> None:
         copy_weights(self.model, disk.section("weights", tensors))
-        self.ema.weights = {name: value.to(self.device) for name, value in disk.section("ema", tensors).items()}
+        self.ema.restore(disk.section("ema", tensors))
         self.best = {name: value.to(self.device) for name, value in disk.section("best", tensors).items()}
         self.optimiser.restore(self.parameters, disk.section("optimiser", tensors))
         torch.set_rng_state(tensors["rng"])
