@@ -18,7 +18,7 @@ from ase.data import chemical_symbols
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest
 from gnn.graphs.columns import Columns, read_columns
-from gnn.graphs.copies import copies
+from gnn.graphs.copies import copies, twins
 from gnn.graphs.energies import EnergyChoice, choose_energies
 from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryReferences
 from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
@@ -88,7 +88,7 @@ def assemble(
     energies = choose_energies(columns, roles.rows(None))
     for row in energies.without_labels(roles.rows(None), columns):
         roles.drop(row, OTHER_KIND)
-    split = assign(roles, columns, spec)
+    split = assign(roles, columns, spec, paths)
     helped = assign_helpers(roles, columns, spec, split, paths)
     references = fit_all(roles, columns, energies)
     drop_without_reference(roles, columns, energies, references)
@@ -133,8 +133,8 @@ def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], s
             roles.drop(row, reason)
 
 
-def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
-    """Hand the undecided rows, but those of helpers, to the splits.
+def assign(roles: Roles, columns: Columns, spec: PreprocessSpec, paths: Sequence[Path]) -> Assignment:
+    """Hand the undecided rows, but those of helpers, to the splits; a structure with all its levels of theory to one.
 
     Raises:
         InputError: none is left, or the split asks for more than there are.
@@ -150,8 +150,9 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
     contents = [[(columns.theory[row], symbol) for symbol in found] for row, found in zip(rows, symbols, strict=True)]
     trained = frozenset(key for key, found in zip(keys, symbols, strict=True) if len(set(found)) == 1)
     pinned = trained if spec.train_on_elements else frozenset()
-    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents, pinned)
-    found = keep_frozen(found, keys, groups, frozenset(spec.frozen_test))
+    tied = twins(columns, rows.tolist(), paths)
+    found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents, pinned, tied)
+    found = keep_frozen(found, keys, groups, frozenset(spec.frozen_test), tied)
     for row, split in zip(rows.tolist(), found.splits, strict=True):
         if split is None:
             roles.drop(row, NOT_SELECTED)

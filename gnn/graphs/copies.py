@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,19 @@ def copies(columns: Columns, of: Sequence[int], among: Sequence[int], paths: Seq
     shown = {key for _, key in _keys(columns, (row for row in of if _size(columns, row) in shared), paths)}
     alike = (row for row in among if _size(columns, row) in shared)
     return {row for row, key in _keys(columns, alike, paths) if key in shown}
+
+
+def twins(columns: Columns, rows: Sequence[int], paths: Sequence[Path]) -> list[bytes | None] | None:
+    """A mark of each row's atoms where a row of another level of theory has them too, else None; None if no row has."""
+    if len({columns.theory[row] for row in rows}) < 2:
+        return None
+    theories: dict[tuple[int, int], set[str]] = {}
+    for row in rows:
+        theories.setdefault(_size(columns, row), set()).add(columns.theory[row])
+    several = (row for row in rows if len(theories[_size(columns, row)]) > 1)
+    marks = dict(_keys(columns, several, paths))
+    often = Counter(marks.values())
+    return [marks[row] if row in marks and often[marks[row]] > 1 else None for row in rows]
 
 
 def _size(columns: Columns, row: int) -> tuple[int, int]:

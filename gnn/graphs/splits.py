@@ -86,6 +86,7 @@ def assign_splits(
     split_by: SplitBy = "group",
     contents: Sequence[Iterable[Hashable]] | None = None,
     trained: frozenset[Hashable] = frozenset(),
+    twins: Sequence[Hashable] | None = None,
 ) -> Assignment:
     """Assign each key; the same for the same keys, shares and seed in any order of the keys.
 
@@ -94,21 +95,22 @@ def assign_splits(
     structures are split singly and the note says so. With counts, a group of which only a part is needed is cut and its
     rest left out, never put elsewhere. `contents` name what each key holds, as its elements: a group that is the last
     to hold something stays in training while others will do, since nothing could be learnt about it otherwise. The
-    groups of the keys that are to be `trained` on stay in training whatever the others do.
+    groups of the keys that are to be `trained` on stay in training whatever the others do. Keys of one mark in `twins`
+    show the same atoms: they and their groups stay together with either; None marks nothing.
 
     Raises:
         InputError: more structures are asked for than there are, or `check_shares` refuses the shares.
     """
     check_shares(shares)
     targets = _targets(len(keys), shares)
-    members = _members(keys, groups, split_by)
+    members = _members(keys, groups, split_by, twins)
     n_filled = sum(target > 0 for target in targets.values())
     note = None
     if split_by == "group" and all(group is None for group in groups) and keys:
         split_by, note = "structure", "the data name no groups, so structures were split singly"
     elif len(members) < min(n_filled, len(keys)):
         note = f"{len(members)} group(s) cannot fill {n_filled} splits, so structures were split singly"
-        split_by, members = "structure", _members(keys, groups, "structure")
+        split_by, members = "structure", _members(keys, groups, "structure", twins)
     ordered = [sorted(members[name], key=lambda i: _draw(seed, str(keys[i]))) for name in _order(members, seed)]
     offered = [
         Group(
@@ -124,15 +126,21 @@ def assign_splits(
 
 
 def keep_frozen(
-    assignment: Assignment, keys: Sequence[Hashable], groups: Sequence[str | None], frozen: frozenset[Hashable]
+    assignment: Assignment,
+    keys: Sequence[Key],
+    groups: Sequence[str | None],
+    frozen: frozenset[Hashable],
+    twins: Sequence[Hashable] | None = None,
 ) -> Assignment:
-    """The assignment with all frozen keys in test, and what shares a group with one out of training and validation.
+    """The assignment with all frozen keys in test, and what belongs to one out of training and validation.
 
     Where the frozen keys are in test already, it is left as it is.
     """
-    held = {group for key, group in zip(keys, groups, strict=True) if key in frozen and group is not None}
-    by_group = assignment.split_by == "group"
-    stays = [key in frozen or (by_group and group in held) for key, group in zip(keys, groups, strict=True)]
+    if not frozen:
+        return assignment
+    together = _members(keys, groups, assignment.split_by, twins).values()
+    held = {index for members in together if any(keys[i] in frozen for i in members) for index in members}
+    stays = [index in held for index in range(len(keys))]
     splits: list[Split | None] = [
         "test" if kept and (key in frozen or split is not None) else split
         for key, kept, split in zip(keys, stays, assignment.splits, strict=True)
@@ -152,7 +160,11 @@ def _with_shortfall(assignment: Assignment, targets: Mapping[Split, int]) -> Ass
     got = ", ".join(
         f"{split}={found[split]} for {targets[split]}" for split in SPLITS if found[split] != targets[split]
     )
-    note = f"whole groups gave {got}; use --split-by structure for exact counts"
+    note = (
+        f"whole groups gave {got}; use --split-by structure for exact counts"
+        if assignment.split_by == "group"
+        else f"structures with all their levels of theory gave {got}"
+    )
     return replace(assignment, note="; ".join(filter(None, [assignment.note, note])))
 
 
@@ -171,12 +183,31 @@ def _targets(n: int, shares: Shares) -> dict[Split, int]:
     return {"train": n if complete else min(rest, round(n * shares["train"])), **held_out}
 
 
-def _members(keys: Sequence[Key], groups: Sequence[str | None], split_by: SplitBy) -> dict[str, list[int]]:
+def _members(
+    keys: Sequence[Key], groups: Sequence[str | None], split_by: SplitBy, twins: Sequence[Hashable] | None
+) -> dict[str, list[int]]:
+    """Indices that stay together, by a name that does not depend on their order."""
+    names = [
+        f"key:{key}" if split_by == "structure" or group is None else f"group:{group}"
+        for key, group in zip(keys, groups, strict=True)
+    ]
     members: dict[str, list[int]] = {}
-    for index, (key, group) in enumerate(zip(keys, groups, strict=True)):
-        name = f"key:{key}" if split_by == "structure" or group is None else f"group:{group}"
+    for index, name in enumerate(names if twins is None else _tied(names, twins)):
         members.setdefault(name, []).append(index)
     return members
+
+
+def _tied(names: Sequence[str], twins: Sequence[Hashable]) -> list[str]:
+    """The names, those that a mark ties together (over others, too) replaced by the first of them."""
+    from scipy.cluster.hierarchy import DisjointSet
+
+    sets = DisjointSet(names)
+    first: dict[Hashable, str] = {}
+    for name, mark in zip(names, twins, strict=True):
+        if mark is not None:
+            sets.merge(first.setdefault(mark, name), name)
+    common = {name: min(subset) for subset in sets.subsets() for name in subset}
+    return [common[name] for name in names]
 
 
 def _order(members: Mapping[str, list[int]], seed: int) -> list[str]:

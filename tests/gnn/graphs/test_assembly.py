@@ -283,6 +283,19 @@ def test_a_data_set_named_twice_is_refused():
         PreprocessSpec(datasets=("a", "a@3")).checked()
 
 
+@pytest.mark.parametrize("split_by", ["group", "structure"])
+def test_a_structure_at_two_levels_of_theory_is_on_one_side(workshop, record, split_by):
+    one = [record(seed, group=f"one-{seed % 12}") for seed in range(40)]
+    other = [replace(r, theory="r2scan/toy", energy=r.energy + 1.0, group=f"other-{i}") for i, r in enumerate(one[:30])]
+    workshop.append("one", one)
+    workshop.append("other", other + [record(seed, group=None, theory="r2scan/toy") for seed in range(50, 60)])
+    graph_set, folder = workshop.preprocess("one", "other", split_by=split_by, cutoff=4.0)
+    assert_adds_up(graph_set, 80)
+    assert all(graph_set.split_counts.values())
+    role = table_of(graph_set, folder).set_index("structure_id").role
+    assert all(role[a.structure_id] == role[b.structure_id] for a, b in zip(one, other, strict=False))
+
+
 def test_helpers_are_only_trained_on_and_do_not_move_the_split(workshop, record):
     own = [record(seed, group=None) for seed in range(40)]
     workshop.append("own", own)

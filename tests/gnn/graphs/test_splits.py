@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gnn.errors import InputError
 from gnn.graphs.graph_set import SPLITS
-from gnn.graphs.splits import DEFAULT_SHARES, assign_splits, parse_shares
+from gnn.graphs.splits import DEFAULT_SHARES, assign_splits, keep_frozen, parse_shares
 
 
 def keys_of(groups):
@@ -217,3 +217,42 @@ def test_many_structures_of_one_element_are_split():
     n = 30_000
     found = assign_splits(list(range(n)), [None] * n, contents=[("Si",)] * n)
     assert sum(found.counts().values()) == n
+
+
+MARKS = st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=30, max_size=120)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MARKS, st.integers(0, 10**6), st.sampled_from(["group", "structure"]), st.randoms())
+def test_twins_and_their_groups_stay_together_whatever_the_order(twins, seed, split_by, shuffler: random.Random):
+    groups = [None if i % 3 else f"g{i // 12}" for i in range(len(twins))]
+    keys = keys_of(groups)
+    found = assign_splits(keys, groups, DEFAULT_SHARES, seed, split_by, twins=twins)
+    together = [(twin, split) for twin, split in zip(twins, found.splits, strict=True) if twin is not None]
+    if found.split_by == "group":
+        together += [(group, split) for group, split in zip(groups, found.splits, strict=True) if group is not None]
+    assert len(set(together)) == len({name for name, _ in together})
+    order = list(range(len(keys)))
+    shuffler.shuffle(order)
+    other = assign_splits(
+        [keys[i] for i in order], [groups[i] for i in order], DEFAULT_SHARES, seed, split_by,
+        twins=[twins[i] for i in order],
+    )  # fmt: skip
+    assert [found.splits[i] for i in order] == other.splits
+
+
+def test_twins_tie_groups_over_others():
+    groups = ["a", "a", "b", "b", "c", *[f"d{i}" for i in range(20)]]
+    twins = [None, 1, 1, 2, 2, *[None] * 20]
+    for seed in range(20):
+        assert len(set(assign_splits(keys_of(groups), groups, seed=seed, twins=twins).splits[:5])) == 1
+
+
+def test_no_twin_of_what_is_frozen_is_trained_on():
+    keys = keys_of([None] * 40)
+    twins = [i % 20 for i in range(40)]
+    before = assign_splits(keys, [None] * 40, split_by="structure", twins=twins)
+    frozen = frozenset(key for key, split in zip(keys[:20], before.splits, strict=False) if split == "train")
+    after = keep_frozen(before, keys, [None] * 40, frozen, twins)
+    assert all(after.splits[i] == "test" for i in range(40) if keys[i % 20] in frozen)
+    assert keep_frozen(before, keys, [None] * 40, frozenset(), twins) == before
