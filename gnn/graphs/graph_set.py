@@ -136,6 +136,11 @@ class GraphSet(_Model):
         """Structures that a pass over the training split shows, repeats counted."""
         return sum(self.helpers.values()) + self.repeats * self.n_own
 
+    @property
+    def repeats_alone(self) -> int:
+        """Times that a pass without helpers, about as long as one with them, shows each structure."""
+        return max(1, round(self.pass_size / self.n_own)) if self.n_own else 1
+
     def write(self, folder: Path) -> Path:
         """Write the manifest into `folder`."""
         return write_text(folder / MANIFEST_NAME, self.model_dump_json(indent=1))

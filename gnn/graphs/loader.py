@@ -56,10 +56,10 @@ class GraphData:
 
     def plan(
         self, split: Split, max_atoms: int, max_edges: int | None = None, *, seed: int = 0, epoch: int = 0,
-        shuffle: bool = True,
+        shuffle: bool = True, helpers: bool = True,
     ) -> list[Indices]:  # fmt: skip
         """Members of each batch of one epoch; known without opening a graph."""
-        members, chosen = self.members, self._shown(split) if shuffle else self.members.of(split)
+        members, chosen = self.members, self._shown(split, helpers) if shuffle else self.members.of(split)
         batches: list[Indices] = []
         rest = np.zeros(0, dtype=np.int64)
         for window in _windows(members, chosen, np.random.default_rng([seed, epoch]), shuffle):
@@ -72,24 +72,29 @@ class GraphData:
     def batches(
         self, split: Split, max_atoms: int, max_edges: int | None = None, seed: int = 0, epoch: int = 0,
         shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0, stride: int = 1,
+        helpers: bool = True,
     ) -> Iterator[Batch]:  # fmt: skip
         """Batches of a split with at most `max_atoms` atoms and `max_edges` edges; a larger structure comes alone.
 
         Equal in every bit for equal arguments. A shuffled pass over the training split shows each structure that is no
-        helper's as often as the graph set says. `start` skips batches that were already seen, without reading them;
-        of the others every `stride`-th comes, so that several processes share an epoch.
+        helper's as often as the graph set says, those of `helpers` once or not at all. `start` skips batches that were
+        already seen, without reading them; of the others every `stride`-th comes, so that several processes share an
+        epoch.
         """
-        chosen = self.plan(split, max_atoms, max_edges, seed=seed, epoch=epoch, shuffle=shuffle)
+        chosen = self.plan(split, max_atoms, max_edges, seed=seed, epoch=epoch, shuffle=shuffle, helpers=helpers)
         for indices in chosen[start::stride]:
             graphs = [self._graph(index) for index in indices]
             yield collate(graphs, self.graph_set.theories, self.graph_set.properties, dtype)
 
-    def _shown(self, split: Split) -> Indices:
+    def _shown(self, split: Split, helpers: bool) -> Indices:
         """Members of a split as often as a pass of training shows them."""
         members = self.members.of(split)
-        if split != "train" or self.graph_set.repeats == 1:
+        if split != "train" or not self.graph_set.helpers:
             return members
-        return np.repeat(members, np.where(self.members.helps[members], 1, self.graph_set.repeats))
+        helps = self.members.helps[members]
+        if helpers:
+            return np.repeat(members, np.where(helps, 1, self.graph_set.repeats))
+        return np.repeat(members[~helps], self.graph_set.repeats_alone)
 
     def _graph(self, index: int) -> Graph:
         shard, row = int(self.members.shard[index]), int(self.members.row[index])

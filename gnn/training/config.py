@@ -73,11 +73,14 @@ class OptimiserConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """Learning rate against progress, which runs from 0 to 1 over the whole budget."""
+    """What changes with progress, which runs from 0 to 1 over the whole budget."""
 
     warmup: float = Field(default=0.02, ge=0, lt=1, description="part of the budget with a rising rate")
     decay: Literal["cosine", "linear"] = Field(default="cosine", description="shape of the fall after the warm-up")
     final: float = Field(default=0.01, gt=0, le=1, description="rate at the end, as part of the peak")
+    helpers_leave: float = Field(
+        default=1.0, gt=0, le=1, description="part of the budget after which helpers are trained on no more; 1: never"
+    )
 
 
 class BatchConfig(_Section):

@@ -30,6 +30,10 @@ class TrainingData(Protocol):
         dtype: torch.dtype = torch.float32,
         start: int = 0,
         stride: int = 1,
+        helpers: bool = True,
     ) -> Iterator[Batch]:
-        """One pass over a split, packed by size: batches start, start + stride, …; equal for equal (seed, epoch)."""
+        """One pass over a split, packed by size: batches start, start + stride, …; equal for equal (seed, epoch).
+
+        `helpers`: whether a shuffled pass over the training split shows them; it is about as long without.
+        """
         ...

@@ -143,6 +143,20 @@ class Trainer:
         self._end_epoch()
 
     def _batches(self) -> Iterator[Batch]:
+        """What is left of the epoch; where helpers leave within it, a part without them takes the place of the rest."""
+        helped = self._helped
+        for batch in self._planned(helped):
+            yield batch
+            if helped and not self._helped:
+                yield from self._planned(helped=False)
+                return
+
+    @property
+    def _helped(self) -> bool:
+        return bool(self.data.graph_set.helpers) and self.progress < self.config.schedule.helpers_leave
+
+    def _planned(self, helped: bool) -> Iterator[Batch]:
+        """The batches of the epoch from where it stands."""
         state, limits = self.state, self.config.batch
         return self.data.batches(
             "train",
@@ -154,6 +168,7 @@ class Trainer:
             dtype=getattr(torch, self.config.dtype),
             start=state.batch + self.processes.rank,
             stride=self.processes.size,
+            helpers=helped,
         )
 
     def _step(self, batch: Batch | None) -> bool:

@@ -132,7 +132,7 @@ def remarks_on(
         f"of {statistics.n_atoms / max(statistics.n_structures, 1):.0f} atoms; elements {known}; "
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
         f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
-        *helpers_told(graph_set),
+        *helpers_told(graph_set, config.schedule.helpers_leave),
         *begun,
         f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
         f"weights of energies {config.losses.energy.weight:.3g} to {config.losses.energy.late_weight:.3g}",
@@ -140,12 +140,15 @@ def remarks_on(
     )
 
 
-def helpers_told(graph_set: GraphSet) -> tuple[str, ...]:
+def helpers_told(graph_set: GraphSet, leave: float) -> tuple[str, ...]:
     """What is only trained on, for people; nothing where nothing is."""
     if not graph_set.helpers:
         return ()
     counts = ", ".join(f"{n} of {name}" for name, n in graph_set.helpers.items())
-    return (f"only trained on: {counts}; each of the other {graph_set.n_own} comes {graph_set.repeats} times a pass",)
+    until = "" if leave == 1 else f", {graph_set.repeats_alone} times without them, after {leave:.0%} of the budget"
+    return (
+        f"only trained on: {counts}; each of the other {graph_set.n_own} comes {graph_set.repeats} times a pass{until}",
+    )
 
 
 def _begun(start: Start, graph_set: GraphSet) -> str:

@@ -151,3 +151,4 @@ def test_a_pass_of_training_shows_what_no_helper_brings_more_often(workshop, rec
     fingerprints = Counter(value for batch in seen(batches) for value in batch)
     assert sorted(Counter(fingerprints.values()).items()) == [(1, 120), (4, 20)]
     assert sum(batch.n_structures for batch in data.batches("valid", 60)) == 5
+    assert shown(epoch=3, helpers=False) == {1 - of_xtb: 200}  # as long a pass, of the 20 alone

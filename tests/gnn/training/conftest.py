@@ -37,6 +37,7 @@ class MemoryData:
     def batches(
         self, split: str, max_atoms: int, max_edges: int | None = None, seed: int = 0, epoch: int = 0,
         shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0, stride: int = 1,
+        helpers: bool = True,
     ) -> Iterator[Batch]:  # fmt: skip
         return islice(self._all(split, max_atoms, seed, epoch, shuffle, dtype), start, None, stride)
 

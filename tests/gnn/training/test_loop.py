@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,44 @@ def test_stopped_anywhere_it_ends_with_the_same_weights(
     assert resumed.structures == whole.structures
     assert [r.train for r in whole.curve] == [r.train for r in resumed.curve]
     assert [r.valid for r in whole.curve] == [r.valid for r in resumed.curve]
+
+
+class HelpedData:
+    """The copper cells, the first half of the training split from a helper; notes of what each batch was one."""
+
+    def __init__(self, copper: Any) -> None:
+        n = len(copper.held["train"])
+        self.held = copper.held
+        self.graph_set = copper.graph_set.model_copy(update={"helpers": {"near": n // 2}})
+        self.alone = replace(copper, held=copper.held | {"train": 2 * copper.held["train"][n // 2 :]})
+        self.all = copper
+        self.helped: list[bool] = []
+
+    def batches(self, split: str, *arguments: Any, helpers: bool = True, **options: Any) -> Iterator[Batch]:
+        for batch in (self.all if helpers else self.alone).batches(split, *arguments, **options):
+            if split == "train":
+                self.helped.append(helpers)
+            yield batch
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, 9])
+def test_helpers_leave_when_told_whether_stopped_or_not(
+    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path, stop_at: int
+) -> None:
+    recipe = tiny_recipe(schedule={"helpers_leave": 0.5}, checkpoint_s=1e-9)
+    data, cut = HelpedData(copper), HelpedData(copper)
+    steps: list[Progress] = []
+    whole = train(recipe, data, tmp_path / "whole", progress=steps.append)
+    assert data.helped == [True, *(step.progress < 0.5 for step in steps[:-1])]
+    assert 0 < sum(data.helped) < len(data.helped)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == stop_at:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(recipe, cut, tmp_path / "cut", progress=stop)
+    assert same(weights(whole), weights(train(recipe, cut, tmp_path / "cut")))
 
 
 def test_a_kill_between_tensors_and_pointer_leaves_the_state_before(
