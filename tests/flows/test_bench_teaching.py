@@ -15,6 +15,7 @@ from flows.bench.tasks import Source, Task, split_graphs
 from flows.bench.teaching import Teacher, labelled, starts_of, train_taught
 from flows.settings import Home
 from gnn.lake.table import Lake
+from gnn.training.state import read_state
 
 CHANGES: dict[str, Any] = {
     "preset": "small",
@@ -55,7 +56,11 @@ def test_a_network_is_taught_then_trained(task: Task, data: Path, home: Home) ->
     found, other = (train_taught(task, TEACHER, data, home, CHANGES, seed) for seed in (0, 1))
     assert found["taught"] == other["taught"] == 24
     assert found["sha256"] != other["sha256"]
-    assert found["helped"]["force_rmse_mev_per_angstrom"] != found["force_rmse_mev_per_angstrom"]
+    states = [state for folder in (home.models / "runs").iterdir() if (state := read_state(folder)) is not None]
+    alone = [state for state in states if state.curve[0].step == 0]  # step 0: what starts from weights
+    assert (len(states), len(alone)) == (5, 2)  # the sampler's, and two of each seed
+    assert all(state.step > 0 for state in alone)
+    assert found["helped"]["force_rmse_mev_per_angstrom"] > 0
     assert found["cpu_s"] > 60 * TEACHER.alone_minutes + 60 * CHANGES["minutes"] - 0.5
     assert np.isfinite(found["force_rmse_mev_per_angstrom"])
     starts = starts_of(split_graphs(task, 5.0, home).graphs("train"))
