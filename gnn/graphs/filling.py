@@ -42,6 +42,11 @@ class _Waiting:
         """All groups, those that stay in training first."""
         return sorted(self.groups, key=lambda group: not group.stays)
 
+    def reserved(self, splits: Sequence[Split], targets: Mapping[Split, int]) -> int:
+        """Groups to leave for these splits: one each, unless what stays in training anyway is enough for it."""
+        needy = [split for split in splits if targets[split] > 0]
+        return len(needy) - ("train" in needy and any(group.stays for group in self.groups))
+
     def is_last_holder(self, group: Group) -> bool:
         """Whether something would be held by no waiting group without this one."""
         return any(self.holders[item] == 1 for item in group.items)
@@ -62,7 +67,7 @@ def fill(groups: Sequence[Group], targets: Mapping[Split, int], n: int, exact: b
     slack = n - sum(targets.values()) if exact else 0
     for position, split in enumerate(FILL_ORDER):
         later = FILL_ORDER[position + 1 :]
-        spare = len(waiting.groups) - sum(targets[other] > 0 for other in later)
+        spare = len(waiting.free()) - waiting.reserved(later, targets)
         chosen = _choose(waiting, targets[split], spare, slack, exact) if later else waiting.rest()
         indices = [index for group in chosen for index in group.indices]
         surplus = len(indices) - targets[split]

@@ -200,6 +200,17 @@ def test_what_is_to_be_trained_on_is_with_its_groups(sizes, seed, data):
     assert all(found.counts().values())
 
 
+def test_what_stays_in_training_leaves_groups_for_both_other_splits():
+    groups = sizes_to_groups([1] * 8 + [9, 9])
+    keys = keys_of(groups)
+    trained = frozenset(keys[i] for i in (0, 1, 2, 3, 4, 8, 17))
+    for seed in range(20):
+        counts = assign_splits(keys, groups, seed=seed, trained=trained).counts()
+        assert counts["train"] >= 23
+        assert counts["valid"] > 0
+        assert counts["test"] > 0
+
+
 def test_where_all_is_to_be_trained_on_nothing_is_held_out():
     keys = keys_of(["a", "a", "b", "c"])
     assert assign_splits(keys, ["a", "a", "b", "c"], trained=frozenset(keys)).counts()["train"] == 4
