@@ -7,6 +7,7 @@ from typing import Any
 HEADLINES = {
     "energy_mae_mev_per_atom": "energy MAE, meV/atom",
     "energy_rmse_mev_per_atom": "energy RMSE, meV/atom",
+    "energy_mean_error_mev_per_atom": "energy mean signed error, meV/atom",
     "energy_rmse_mev": "energy RMSE, meV a structure",
     "force_mae_mev_per_angstrom": "force MAE, meV/Å",
     "force_rmse_mev_per_angstrom": "force RMSE, meV/Å",

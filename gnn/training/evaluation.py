@@ -25,17 +25,23 @@ MEV = 1e3
 
 @dataclass
 class ErrorSum:
-    """Count, sum of |error| and sum of error²."""
+    """Count, and the sums of error, |error| and error²."""
 
     n: int = 0
+    signed: float = 0.0
     absolute: float = 0.0
     square: float = 0.0
 
     def add(self, errors: Floats) -> None:
         """Add errors of any shape."""
         self.n += errors.size
+        self.signed += float(errors.sum())
         self.absolute += float(np.abs(errors).sum())
         self.square += float(np.square(errors).sum())
+
+    def mean(self, factor: float = 1.0) -> float | None:
+        """Mean of the errors with their signs times `factor`; None without errors."""
+        return factor * self.signed / self.n if self.n else None
 
     def mae(self, factor: float = 1.0) -> float | None:
         """Mean absolute error times `factor`; None without errors."""
@@ -62,6 +68,7 @@ class GroupSums:
             n_structures=self.n_structures,
             energy_mae_mev_per_atom=self.energy.mae(MEV),
             energy_rmse_mev_per_atom=self.energy.rmse(MEV),
+            energy_mean_error_mev_per_atom=self.energy.mean(MEV),
             force_mae_mev_per_angstrom=self.forces.mae(MEV),
             force_rmse_mev_per_angstrom=self.forces.rmse(MEV),
             stress_mae_gpa=self.stress.mae(1.0 / units.GPa),
@@ -179,8 +186,10 @@ class Accumulator:
     def replace_totals(self, totals: Sequence[float]) -> None:
         """Put back what `totals` gave, added up over all parts; groups and parity stay those of this part."""
         self.n_atoms, self.whole.n_structures = int(totals[0]), int(totals[1])
-        for errors, start in zip(self._headline_sums(), range(2, len(totals), 3), strict=True):
-            errors.n, errors.absolute, errors.square = int(totals[start]), totals[start + 1], totals[start + 2]
+        values = iter(totals[2:])
+        for errors in self._headline_sums():
+            errors.n = int(next(values))
+            errors.signed, errors.absolute, errors.square = next(values), next(values), next(values)
 
     def _headline_sums(self) -> list[ErrorSum]:
         whole = self.whole

@@ -6,13 +6,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class GroupMetrics(BaseModel):
-    """Errors of one theory, or of the structures (forces: the atoms) of one element; None where nothing is labelled."""
+    """Errors of one theory, or of the structures (forces: the atoms) of one element; None where nothing is labelled.
+
+    The mean error keeps its sign, predicted minus labelled: as large as the MAE, it says that all energies are shifted.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     n_structures: int
     energy_mae_mev_per_atom: float | None = None
     energy_rmse_mev_per_atom: float | None = None
+    energy_mean_error_mev_per_atom: float | None = None
     force_mae_mev_per_angstrom: float | None = None
     force_rmse_mev_per_angstrom: float | None = None
     stress_mae_gpa: float | None = None
@@ -38,6 +42,7 @@ class Metrics(BaseModel):
     n_atoms: int
     energy_mae_mev_per_atom: float | None = None
     energy_rmse_mev_per_atom: float | None = None
+    energy_mean_error_mev_per_atom: float | None = None
     energy_rmse_mev: float | None = None
     force_mae_mev_per_angstrom: float | None = None
     force_rmse_mev_per_angstrom: float | None = None

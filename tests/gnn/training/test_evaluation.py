@@ -47,6 +47,7 @@ def by_hand(model: Model, structures: list[Atoms]) -> dict[str, float]:
     return {
         "energy_mae_mev_per_atom": 1e3 * np.abs(errors / sizes).mean(),
         "energy_rmse_mev_per_atom": 1e3 * np.sqrt(np.square(errors / sizes).mean()),
+        "energy_mean_error_mev_per_atom": 1e3 * (errors / sizes).mean(),
         "energy_rmse_mev": 1e3 * np.sqrt(np.square(errors).mean()),
         "force_mae_mev_per_angstrom": 1e3 * np.abs(components).mean(),
         "force_rmse_mev_per_angstrom": 1e3 * np.sqrt(np.square(components).mean()),
@@ -141,6 +142,8 @@ def test_error_sum() -> None:
     errors = ErrorSum()
     assert errors.mae() is None
     assert errors.rmse() is None
+    assert errors.mean() is None
     errors.add(np.array([3.0, -4.0]))
+    assert errors.mean(10.0) == pytest.approx(-5.0)
     assert errors.mae(10.0) == pytest.approx(35.0)
     assert errors.rmse() == pytest.approx(np.sqrt(12.5))
