@@ -29,6 +29,8 @@ STAGE, STAGE_VERSION = "train-member", 1
 POLL_S = 0.5
 JOB_FIELDS = ("config", "home", "graphs_root", "graph_folder", "run_folder")
 CURVES_NAME, STATE_NAME = "curves.jsonl", "state.json"
+one_at_a_time = threading.Lock()
+"""Held by the training of this process: its CPU clock and torch's random numbers are not to be shared."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str)
 
 
 def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[TrainConfig]:
-    """One configuration a member: its seed, its part of the time where cores are fewer than members, its threads."""
-    together = min(config.committee, n_cores) if cluster == "local" else config.committee
+    """One configuration a member: its seed, its part of the wall time where not all train at once, its threads."""
+    together = {"local": min(config.committee, n_cores), "threads": 1}.get(cluster, config.committee)
     rounds = math.ceil(config.committee / together)
     changes: dict[str, Any] = {"committee": 1}
-    if config.minutes is not None:
+    if config.minutes is not None and config.clock == "wall":
         changes["minutes"] = config.minutes / rounds
     if config.threads is None and config.committee > 1:
         changes["threads"] = max(1, n_cores // together)
@@ -177,7 +179,7 @@ def train_member(config: str, home: str, graphs_root: str, graph_folder: str, ru
 
 
 def train_in_folder(config: str, home: str, graphs_root: str, graph_folder: str, run_folder: str) -> TrainOutcome:
-    """Train in a process of its own, given texts and paths; curves and progress go to files in the folder."""
+    """Train, given texts and paths, once this process trains nothing else; curves and progress go to files."""
     from gnn.graphs.loader import GraphData
     from gnn.training.loop import train as train_one
     from gnn.training.resolve import resolve
@@ -189,7 +191,8 @@ def train_in_folder(config: str, home: str, graphs_root: str, graph_folder: str,
     recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
+    with one_at_a_time:
+        return train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
 
 
 @contextmanager

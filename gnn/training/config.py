@@ -157,7 +157,7 @@ class TrainConfig(_Section):
     losses: LossConfig = LossConfig()
     epochs: int | None = Field(default=None, ge=1, description="budget in passes over the training split")
     minutes: float | None = Field(default=None, gt=0, description="budget in minutes of wall time, summed over resumes")
-    clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: minutes are CPU time of this process")
+    clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: minutes are CPU time of each member")
     seed: int = Field(default=0, ge=0, description="seed of weights and batch order; member K uses seed + K")
     committee: int = Field(default=1, ge=1, le=64, description="members, trained with different seeds")
     init: str | None = Field(

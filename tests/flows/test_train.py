@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,30 @@ def test_a_committee_is_one_checkpoint(lake_home: Home, config: Callable[..., An
     assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert result.model is None
     assert manifest.cost["steps"] == result.steps
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_members_in_one_process_train_one_after_another(
+    lake_home: Home, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.train import train
+    from gnn.training import loop
+
+    train_one, inside, together = loop.train, [], []
+
+    def watched(*args: Any) -> Any:
+        inside.append(args)
+        together.append(len(inside))
+        time.sleep(0.3)
+        try:
+            return train_one(*args)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(loop, "train", watched)
+    train(config(committee=3, epochs=1), lake_home, cluster="threads", show=False)
+    assert set(together) == {1}
 
 
 @pytest.mark.slow
@@ -269,6 +294,17 @@ def test_time_is_shared_where_members_outnumber_cores() -> None:
     assert {c.threads for c in configs} == {1}
     together = member_configs(make_config({"minutes": 6, "committee": 2}), 4, "local")
     assert [(c.minutes, c.threads) for c in together] == [(6.0, 2), (6.0, 2)]
+    in_turn = member_configs(make_config({"minutes": 6, "committee": 3}), 4, "threads")
+    assert [(c.minutes, c.threads) for c in in_turn] == [(2.0, 4), (2.0, 4), (2.0, 4)]
+
+
+def test_cpu_time_is_each_members_own() -> None:
+    from flows.members import member_configs
+    from gnn.training.config import make_config
+
+    config = make_config({"minutes": 6, "committee": 3, "clock": "cpu"})
+    for cluster in ("local", "threads", "tcp://127.0.0.1:8786"):
+        assert [c.minutes for c in member_configs(config, 2, cluster)] == [6, 6, 6]
 
 
 @pytest.mark.slow
