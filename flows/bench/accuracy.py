@@ -15,7 +15,7 @@ from flows.bench.crystal_peers import fit_crystals
 from flows.bench.named import read_named
 from flows.bench.own_runs import train_and_test
 from flows.bench.peers.client import command_of
-from flows.bench.runs import Record, Run
+from flows.bench.runs import Record, Run, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
 from flows.bench.teaching import Teacher, train_taught
@@ -217,15 +217,6 @@ def grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
 def training_of(key: Mapping[str, Any]) -> str:
     """What the key of a run says was changed of a plain configuration, and the teacher if there was one, in words."""
     return in_words(key["changes"] | ({"teacher": key["teacher"]} if "teacher" in key else {}))
-
-
-def in_words(changes: dict[str, Any], prefix: str = "") -> str:
-    """Changes as `a.b = c`, in alphabetical order."""
-    parts = [
-        in_words(value, f"{prefix}{name}.") if isinstance(value, dict) else f"{prefix}{name} = {value}"
-        for name, value in sorted(changes.items())
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:

@@ -39,6 +39,17 @@ class Progress:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+def in_words(changes: dict[str, Any], joined: str = ", ", form: str = "{} = {}", prefix: str = "") -> str:
+    """Changes of a configuration in alphabetical order, each in the `form` of its dotted name and its value."""
+    parts = [
+        in_words(value, joined, form, f"{prefix}{name}.")
+        if isinstance(value, dict)
+        else form.format(f"{prefix}{name}", value)
+        for name, value in sorted(changes.items())
+    ]
+    return joined.join(part for part in parts if part)
+
+
 def journal_of(benchmark: str, path: Path) -> Journal:
     """The journal of a benchmark."""
     return Journal(path, {"benchmark": benchmark, "schema": SCHEMA})

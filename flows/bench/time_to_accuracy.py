@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from flows.bench.own_runs import train_and_test
 from flows.bench.peers.client import OWN, command_of, worker
 from flows.bench.peers.environments import PEERS, Peer
 from flows.bench.peers.workers.frames import save_frames
-from flows.bench.runs import Record, Run
+from flows.bench.runs import Record, Run, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
 from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
@@ -136,13 +136,14 @@ COLUMNS = [
 
 def table_of(records: Sequence[Record], command: str) -> BenchTable:
     """Force RMSE (meV/Å) after each budget, by task, and every run."""
-    current = of_current_recipe(records)
+    current = of_current_recipes(records)
     parts = [task_part(name, rows) for name in TASKS if (rows := budget_rows(of_task(current, name)))]
     notes = [
         "Test force RMSE in meV/Å. Every budget has a schedule of its own. Peers: one seed, the best of up to three "
         "sizes at each budget, chosen by the test error, which is in their favour. Ours: the mean of its seeds.",
         "CPU seconds of one thread: of peers building graphs and training, of ours training and validation, which "
         "chooses the weights (preprocess apart); testing is not counted.",
+        *(f"Ours, {name}: `{options_of(*recipe)}`." for name, recipe in recipes(records).items()),
     ]
     seeds = sorted({record["key"]["seed"] for record in records})
     facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}
@@ -155,14 +156,29 @@ def peer_versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(text.split() for text in told)
 
 
-def of_current_recipe(records: Sequence[Record]) -> list[Record]:
-    """All of the peers, and of ours those with the model and the changes of its last run."""
+def recipes(records: Sequence[Record]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By task, preset and changes of the last run of ours."""
     own = [record["key"] for record in records if record["key"]["package"] == OWN]
-    recipe = (own[-1]["model"], own[-1].get("changes")) if own else None
+    return {key["task"]: recipe_of(key) for key in own}
+
+
+def recipe_of(key: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Preset and changes of a run of ours."""
+    return key["model"], key.get("changes", {})
+
+
+def options_of(preset: str, changes: dict[str, Any]) -> str:
+    """A recipe as options of the command line."""
+    return f"--preset {preset} {in_words(changes, ' ', '--set {}={}')}".strip()
+
+
+def of_current_recipes(records: Sequence[Record]) -> list[Record]:
+    """All of the peers, and of ours those with the recipe of the task's last run."""
+    current = recipes(records)
     return [
         record
         for record in records
-        if record["key"]["package"] != OWN or (record["key"]["model"], record["key"].get("changes")) == recipe
+        if record["key"]["package"] != OWN or recipe_of(record["key"]) == current[record["key"]["task"]]
     ]
 
 
@@ -254,7 +270,7 @@ def all_runs(records: Sequence[Record]) -> Part:
 def run_row(record: Record) -> list[Cell]:
     """One run."""
     key, result = record["key"], record["result"]
-    named = f"{key['package']} {key['model']}" + (f" {key['changes']}" if "changes" in key else "")
+    named = f"{key['package']} {key['model']}" + (f", {in_words(key['changes'])}" if "changes" in key else "")
     head: list[Cell] = [key["task"], named, key["seed"], key["cpu_minutes"], result["cpu_s"], float(result["epochs"])]
     names = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", ERROR)
     return [*head, *(result.get(name) for name in names), record["where"]["load"], record["where"]["processor"]]
@@ -267,7 +283,7 @@ def draw(records: Sequence[Record], path: Path) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    current = of_busiest_processor(of_current_recipe(records))
+    current = of_busiest_processor(of_current_recipes(records))
     names = [name for name in TASKS if of_task(current, name)]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(4.2 * max(1, len(names)), 3.6), squeeze=False)
     for axis, name in zip(axes[0], names, strict=False):

@@ -143,6 +143,17 @@ def test_only_the_last_recipe_of_ours_counts() -> None:
     assert len(page.parts[-1].rows) == 3
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()
+    assert "Ours, 3bpa: `--preset default --set lr=1`." in page.notes
+
+
+def test_every_task_has_a_recipe_of_its_own() -> None:
+    here = reached("sluice", "default", 1.6667, 70.0, changes={"model": {"family": "tensor", "correlation": 2}})
+    there = reached("sluice", "small", 1.6667, 60.0)
+    there["key"]["task"] = "si"
+    assert time_to_accuracy.of_current_recipes([here, there]) == [here, there]
+    notes = time_to_accuracy.table_of([here, there], "command").notes
+    assert "Ours, 3bpa: `--preset default --set model.correlation=2 --set model.family=tensor`." in notes
+    assert "Ours, si: `--preset small`." in notes
 
 
 def test_curves_and_picture(tmp_path: Path) -> None:
