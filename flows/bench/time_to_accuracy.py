@@ -277,25 +277,31 @@ def run_row(record: Record) -> list[Cell]:
 
 
 def draw(records: Sequence[Record], path: Path) -> Path:
-    """Force RMSE against CPU minutes on the processor that most runs were made on, one panel a task, as an SVG file."""
+    """Force RMSE against CPU minutes, one panel a task, on the processor that most of its runs were made on: an SVG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    current = of_busiest_processor(of_current_recipes(records))
+    current = of_current_recipes(records)
     names = [name for name in TASKS if of_task(current, name)]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(4.2 * max(1, len(names)), 3.6), squeeze=False)
     for axis, name in zip(axes[0], names, strict=False):
-        for package, points in curves(of_task(current, name)).items():
-            axis.plot(*zip(*points, strict=True), marker="o", label=package)
-        axis.set(title=name, xlabel="CPU minutes", ylabel="test force RMSE, meV/Å", xscale="log", yscale="log")
-        axis.legend(fontsize=7)
+        draw_panel(axis, name, of_busiest_processor(of_task(current, name)))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path
+
+
+def draw_panel(axis: Any, name: str, records: Sequence[Record]) -> None:
+    """The curves of one task on one processor."""
+    for package, points in curves(records).items():
+        axis.plot(*zip(*points, strict=True), marker="o", label=package)
+    axis.set(xscale="log", yscale="log", xlabel="CPU minutes", ylabel="test force RMSE, meV/Å")
+    axis.set_title(f"{name}, {records[0]['where']['processor']}", fontsize=9)
+    axis.legend(fontsize=7)
 
 
 def of_busiest_processor(records: Sequence[Record]) -> list[Record]:

@@ -164,6 +164,15 @@ def test_curves_and_picture(tmp_path: Path) -> None:
     assert time_to_accuracy.draw(records, tmp_path / "curve.svg").read_text().startswith("<?xml")
 
 
+def test_every_task_is_drawn_though_its_processor_is_not_the_busiest(tmp_path: Path) -> None:
+    elsewhere = reached("mace", "64_L0", 5.0, 80.0, where=WHERE | {"processor": "Some Other"})
+    elsewhere["key"]["task"] = "si"
+    often = [reached("mace", "64_L0", minutes, 90.0) for minutes in (5.0, 10.0)]
+    drawn = time_to_accuracy.draw([*often, elsewhere], tmp_path / "curve.svg").read_text()
+    assert "3bpa, AMD EPYC" in drawn
+    assert "si, Some Other" in drawn
+
+
 def test_an_unknown_package_is_refused(plan: time_to_accuracy.Plan) -> None:
     import dataclasses
 
