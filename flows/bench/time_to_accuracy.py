@@ -297,9 +297,15 @@ def draw(records: Sequence[Record], path: Path) -> Path:
 
 def draw_panel(axis: Any, name: str, records: Sequence[Record]) -> None:
     """The curves of one task on one processor."""
-    for package, points in curves(records).items():
+    of_packages = curves(records)
+    for package, points in of_packages.items():
         axis.plot(*zip(*points, strict=True), marker="o", label=package)
     axis.set(xscale="log", yscale="log", xlabel="CPU minutes", ylabel="test force RMSE, meV/Å")
+    minutes = sorted({point[0] for points in of_packages.values() for point in points})
+    axis.set_xticks(minutes, [f"{value:.3g}" for value in minutes])
+    axis.set_xticks([], minor=True)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_title(f"{name}, {records[0]['where']['processor']}", fontsize=9)
     axis.legend(fontsize=7)
 
