@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -14,6 +14,7 @@ from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, Sha
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest, write_text
+from gnn.overlay import dotted
 from gnn.screening.campaign import NAME, CampaignSpec
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
 from gnn.screening.manifest import CampaignManifest, ModelPin
@@ -129,7 +130,7 @@ def refuse_another_spec(folder: CampaignFolder, spec: CampaignSpec) -> None:
     """
     if not folder.exists() or (old := folder.spec()).spec_digest == spec.spec_digest:
         return
-    before, now = (flat(each.model_dump(mode="json", exclude={"base"})) for each in (old, spec))
+    before, now = (dotted(each.model_dump(mode="json", exclude={"base"})) for each in (old, spec))
     changed = [
         f"{key} was {before.get(key)}, now {now.get(key)}"
         for key in sorted(before | now)
@@ -139,17 +140,6 @@ def refuse_another_spec(folder: CampaignFolder, spec: CampaignSpec) -> None:
         f"campaign {spec.name!r} exists with another specification ({'; '.join(changed[:3])}"
         f"{', ...' if len(changed) > 3 else ''}); give it another name, or start it anew with --fresh"
     )
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: item
-        for name, part in value.items()
-        for key, item in flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }
 
 
 def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:

@@ -30,7 +30,7 @@ POLL_S = 0.5
 JOB_FIELDS = ("config", "home", "graphs_root", "graph_folder", "run_folder")
 CURVES_NAME, STATE_NAME = "curves.jsonl", "state.json"
 one_at_a_time = threading.Lock()
-"""Held by the training of this process: its CPU clock and torch's random numbers are not to be shared."""
+"""Held by the member that this process trains: its CPU clock and torch's random numbers are not to be shared."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from flows.settings import Home, apply_quiet_defaults
 from gnn import __version__
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
+from gnn.overlay import dotted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -107,16 +108,9 @@ def clean_name(name: str) -> str:
     return NAME_CHARACTERS.sub("_", name)
 
 
-def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(values: dict[str, Any]) -> dict[str, str]:
     """Nested tables as `a.b` names with short text values."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            flat |= flattened(value, f"{name}.")
-        elif value is not None:
-            flat[clean_name(name)] = str(value)[:LONGEST_PARAM]
-    return flat
+    return {clean_name(name): str(value)[:LONGEST_PARAM] for name, value in dotted(values).items() if value is not None}
 
 
 class MlflowTracker:

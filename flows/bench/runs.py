@@ -15,6 +15,7 @@ from flows.bench.table import own_versions, this_machine
 from flows.cli.output import one_line, say
 from gnn.errors import InputError, SluiceError
 from gnn.files import Journal, canonical_json, digest
+from gnn.overlay import dotted
 
 SCHEMA = 1
 Key = dict[str, Any]
@@ -39,15 +40,9 @@ class Progress:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def in_words(changes: dict[str, Any], joined: str = ", ", form: str = "{} = {}", prefix: str = "") -> str:
-    """Changes of a configuration in alphabetical order, each in the `form` of its dotted name and its value."""
-    parts = [
-        in_words(value, joined, form, f"{prefix}{name}.")
-        if isinstance(value, dict)
-        else form.format(f"{prefix}{name}", value)
-        for name, value in sorted(changes.items())
-    ]
-    return joined.join(part for part in parts if part)
+def in_words(changes: dict[str, Any]) -> str:
+    """Changes of a configuration as `a.b = c`, in alphabetical order."""
+    return ", ".join(f"{name} = {value}" for name, value in sorted(dotted(changes).items()))
 
 
 def journal_of(benchmark: str, path: Path) -> Journal:

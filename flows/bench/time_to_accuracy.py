@@ -25,6 +25,7 @@ from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.machine import processor
+from gnn.overlay import dotted
 
 NAME = "time_to_accuracy"
 TASKS = ("3bpa", "ethanol", "si")
@@ -169,7 +170,9 @@ def recipe_of(key: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def options_of(preset: str, changes: dict[str, Any]) -> str:
     """A recipe as options of the command line."""
-    return f"--preset {preset} {in_words(changes, ' ', '--set {}={}')}".strip()
+    return " ".join(
+        [f"--preset {preset}", *(f"--set {name}={value}" for name, value in sorted(dotted(changes).items()))]
+    )
 
 
 def of_current_recipes(records: Sequence[Record]) -> list[Record]:

@@ -186,10 +186,9 @@ class Accumulator:
     def replace_totals(self, totals: Sequence[float]) -> None:
         """Put back what `totals` gave, added up over all parts; groups and parity stay those of this part."""
         self.n_atoms, self.whole.n_structures = int(totals[0]), int(totals[1])
-        values = iter(totals[2:])
-        for errors in self._headline_sums():
-            errors.n = int(next(values))
-            errors.signed, errors.absolute, errors.square = next(values), next(values), next(values)
+        rows = np.reshape(totals[2:], (-1, 4)).tolist()
+        for errors, (n, *sums) in zip(self._headline_sums(), rows, strict=True):
+            errors.n, (errors.signed, errors.absolute, errors.square) = int(n), sums
 
     def _headline_sums(self) -> list[ErrorSum]:
         whole = self.whole

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.campaign_bar import JournalCounter
-from flows.campaigns import flat, folder_of, pin_model, potential_of, refuse_another_spec
+from flows.campaigns import folder_of, pin_model, potential_of, refuse_another_spec
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.screening.campaign import read_campaign
@@ -49,7 +49,3 @@ def test_counting_journals(tmp_path: Path) -> None:
     assert counter.count() == 4
     journal.write_bytes(b"header\none\n")
     assert counter.count() == 2
-
-
-def test_flat_tables() -> None:
-    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnn.overlay import merged
+from gnn.overlay import dotted, merged
 
 
 def test_merged_lays_tables_over_tables() -> None:
@@ -14,3 +14,7 @@ def test_merged_lays_tables_over_tables() -> None:
 def test_merging_nothing_changes_nothing(base: dict[str, int]) -> None:
     assert merged(base, {}) == base
     assert merged({}, base) == base
+
+
+def test_dotted_names() -> None:
+    assert dotted({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
