@@ -77,7 +77,7 @@ class ScheduleConfig(_Section):
 
     warmup: float = Field(default=0.02, ge=0, lt=1, description="part of the budget with a rising rate")
     decay: Literal["cosine", "linear"] = Field(default="cosine", description="shape of the fall after the warm-up")
-    final: float = Field(default=0.01, gt=0, le=1, description="rate at the end, as part of the peak")
+    final: float = Field(default=0.0001, gt=0, le=1, description="rate at the end, as part of the peak")
     helpers_leave: float = Field(
         default=1.0, gt=0, le=1, description="part of the budget after which helpers are trained on no more; 1: never"
     )
@@ -113,10 +113,10 @@ class EnergyTerm(TermConfig):
     """
 
     weight: float | None = Field(  # type: ignore[assignment]
-        default=None, ge=0, description="weight at the beginning; None: by the data, 1 to 40"
+        default=None, ge=0, description="weight at the beginning; None: by the data, 10 to 40"
     )
     late_weight: float | None = Field(
-        default=None, ge=0, description="weight after the hand-over; None: by the data, 10 to 100"
+        default=None, ge=0, description="weight after the hand-over; None: by the data, 100 to 400"
     )
 
 

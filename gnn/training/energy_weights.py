@@ -5,10 +5,12 @@ from __future__ import annotations
 from gnn.graphs.graph_set import Statistics
 from gnn.training.config import LossConfig
 
-LEAST, MOST = (1.0, 10.0), (40.0, 100.0)
-"""Weights at the beginning and after the hand-over: of molecules in motion, and of small symmetric cells."""
-PER_ANGSTROM = (40.0, 300.0)
-"""What an Å of energy spread over force adds to either."""
+LEAST, MOST = 10.0, 40.0
+"""Weights at the beginning: of molecules in motion, and of small symmetric cells."""
+PER_ANGSTROM = 150.0
+"""What an Å of energy spread over force adds."""
+RISE = 10.0
+"""How many times as heavy they are after the hand-over."""
 
 
 def energy_spread(statistics: Statistics) -> float | None:
@@ -27,13 +29,8 @@ def energy_weights(statistics: Statistics) -> tuple[float, float]:
 
     What this is worth: docs/decisions/0009-energy-weights.md.
     """
-    spread = energy_spread(statistics)
-    if spread is None:
-        return LEAST
-    early, late = (
-        min(least + slope * spread, most) for least, slope, most in zip(LEAST, PER_ANGSTROM, MOST, strict=True)
-    )
-    return early, late
+    early = min(LEAST + PER_ANGSTROM * (energy_spread(statistics) or 0.0), MOST)
+    return early, RISE * early
 
 
 def with_energy_weights(losses: LossConfig, statistics: Statistics) -> LossConfig:
