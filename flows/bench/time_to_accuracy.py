@@ -7,6 +7,7 @@ graphs and training, not of testing); ours by the product's own flow with a thir
 from __future__ import annotations
 
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.machine import processor
-from gnn.overlay import dotted
+from gnn.overlay import merged
 
 NAME = "time_to_accuracy"
+RECIPES_FILE = Path(__file__).with_name("time_to_accuracy.toml")
 TASKS = ("3bpa", "ethanol", "si")
 CONTENDERS = ("mace", "nequip", "torchmd")
 ALL = (OWN, *CONTENDERS)
@@ -42,12 +44,11 @@ ERROR = "force_rmse_mev_per_angstrom"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: ours with the preset and the changes of its configuration, and every size of the peers."""
+    """What is run: ours with the task's recipe and `changes` laid over it, and every size of the peers."""
 
     data: Path
     home: Home
     peers_home: Path
-    preset: str = "default"
     changes: dict[str, Any] | None = None
     tasks: tuple[str, ...] = TASKS
     budgets: tuple[float, ...] = BUDGETS
@@ -55,15 +56,32 @@ class Plan:
     contenders: tuple[str, ...] = ALL
 
 
+def recipe_of(task: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Configuration of ours on a task, `changes` laid over what the file of recipes says."""
+    told = tomllib.loads(RECIPES_FILE.read_text(encoding="utf-8"))
+    return merged({"preset": "default"} | told[task], changes or {})
+
+
 def check(plan: Plan) -> None:
     """Find mistakes before anything is started.
 
     Raises:
-        InputError: a package is unknown, or a peer is not installed.
+        InputError: a package is unknown, or a change is of what every run has of its own.
     """
     for name in plan.contenders:
         if name not in ALL:
             raise InputError(f"package {name!r} is not compared here; choose of {', '.join(ALL)}")
+    for name in sorted(fixed(0, 0).keys() & (plan.changes or {}).keys()):
+        raise InputError(f"--set {name}: every run has its own; --minutes and --seed choose which runs")
+
+
+def check_installed(plan: Plan) -> None:
+    """Find missing peers before anything is trained.
+
+    Raises:
+        InputError: a peer is not installed.
+    """
+    for name in plan.contenders:
         command_of(name, plan.peers_home)
 
 
@@ -81,13 +99,24 @@ def runs_of(plan: Plan) -> list[Run]:
 
 def own_runs(plan: Plan, task: Task, budget: float) -> list[Run]:
     """Ours at a third of the budget, one run a seed."""
-    runs = []
-    for seed in plan.seeds:
-        minutes = budget / SHARE
-        settings = {"preset": plan.preset, "minutes": minutes, "clock": "cpu", "seed": seed, **(plan.changes or {})}
-        key = key_of(task, OWN, plan.preset, minutes, seed) | ({"changes": plan.changes} if plan.changes else {})
-        runs.append(Run(key, partial(train_and_test, task, plan.data, plan.home, settings)))
-    return runs
+    recipe, minutes = recipe_of(task.name, plan.changes), budget / SHARE
+    return [
+        Run(
+            key_of(task, OWN, recipe["preset"], minutes, seed) | {"changes": changes_of(recipe)},
+            partial(train_and_test, task, plan.data, plan.home, recipe | fixed(minutes, seed)),
+        )
+        for seed in plan.seeds
+    ]
+
+
+def changes_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe changes of its preset."""
+    return {name: value for name, value in recipe.items() if name != "preset"}
+
+
+def fixed(minutes: float, seed: int) -> dict[str, Any]:
+    """What no recipe decides."""
+    return {"minutes": minutes, "clock": "cpu", "seed": seed}
 
 
 def peer_runs(plan: Plan, task: Task, budget: float, size: int) -> list[Run]:
@@ -135,16 +164,16 @@ COLUMNS = [
 ]
 
 
-def table_of(records: Sequence[Record], command: str) -> BenchTable:
-    """Force RMSE (meV/Å) after each budget, by task, and every run."""
-    current = of_current_recipes(records)
+def table_of(records: Sequence[Record], command: str, changes: Mapping[str, Any] | None = None) -> BenchTable:
+    """Force RMSE (meV/Å) after each budget, by task, and every run; ours by the recipes that `changes` give."""
+    current = of_recipes(records, changes)
     parts = [task_part(name, rows) for name in TASKS if (rows := budget_rows(of_task(current, name)))]
     notes = [
         "Test force RMSE in meV/Å. Every budget has a schedule of its own. Peers: one seed, the best of up to three "
         "sizes at each budget, chosen by the test error, which is in their favour. Ours: the mean of its seeds.",
         "CPU seconds of one thread: of peers building graphs and training, of ours training and validation, which "
         "chooses the weights (preprocess apart); testing is not counted.",
-        *(f"Ours, {name}: `{options_of(*recipe)}`." for name, recipe in recipes(records).items()),
+        *(f"Ours, {name}: {in_words(recipe_of(name, changes))}." for name in TASKS if of_task(current, name)),
     ]
     seeds = sorted({record["key"]["seed"] for record in records})
     facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}
@@ -157,32 +186,19 @@ def peer_versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(text.split() for text in told)
 
 
-def recipes(records: Sequence[Record]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By task, preset and changes of the last run of ours."""
-    own = [record["key"] for record in records if record["key"]["package"] == OWN]
-    return {key["task"]: recipe_of(key) for key in own}
-
-
-def recipe_of(key: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Preset and changes of a run of ours."""
-    return key["model"], key.get("changes", {})
-
-
-def options_of(preset: str, changes: dict[str, Any]) -> str:
-    """A recipe as options of the command line."""
-    return " ".join(
-        [f"--preset {preset}", *(f"--set {name}={value}" for name, value in sorted(dotted(changes).items()))]
-    )
-
-
-def of_current_recipes(records: Sequence[Record]) -> list[Record]:
-    """All of the peers, and of ours those with the recipe of the task's last run."""
-    current = recipes(records)
+def of_recipes(records: Sequence[Record], changes: Mapping[str, Any] | None = None) -> list[Record]:
+    """All of the peers, and of ours those trained by the task's recipe with `changes` laid over it."""
+    wanted = {name: recipe_of(name, changes) for name in TASKS}
     return [
         record
         for record in records
-        if record["key"]["package"] != OWN or recipe_of(record["key"]) == current[record["key"]["task"]]
+        if (key := record["key"])["package"] != OWN or recipe_in(key) == wanted[key["task"]]
     ]
+
+
+def recipe_in(key: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that a run of ours was trained by."""
+    return {"preset": key["model"], **key.get("changes", {})}
 
 
 def of_task(records: Sequence[Record], name: str) -> list[Record]:
@@ -279,14 +295,14 @@ def run_row(record: Record) -> list[Cell]:
     return [*head, *(result.get(name) for name in names), record["where"]["load"], record["where"]["processor"]]
 
 
-def draw(records: Sequence[Record], path: Path) -> Path:
+def draw(records: Sequence[Record], path: Path, changes: Mapping[str, Any] | None = None) -> Path:
     """Force RMSE against CPU minutes, one panel a task, on the processor that most of its runs were made on: an SVG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    current = of_current_recipes(records)
+    current = of_recipes(records, changes)
     names = [name for name in TASKS if of_task(current, name)]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(4.2 * max(1, len(names)), 3.6), squeeze=False)
     for axis, name in zip(axes[0], names, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -214,7 +215,6 @@ def time_to_accuracy(
     task: Annotated[list[str] | None, typer.Option(help="3bpa, ethanol or si; all if none is given.")] = None,
     package: Annotated[list[str] | None, typer.Option(help="sluice, mace, nequip or torchmd; all if none.")] = None,
     minutes: Annotated[list[float] | None, typer.Option(help="CPU minutes of peers; 5, 10 and 20 if none.")] = None,
-    preset: PresetOption = "default",
     changes: SetOption = None,
     seed: SeedsOption = None,
     limit: LimitOption = None,
@@ -234,7 +234,6 @@ def time_to_accuracy(
         data=data,
         home=own,
         peers_home=peers_folder(peers_home),
-        preset=preset,
         changes=overrides(changes) or None,
         tasks=tuple(task or bench.TASKS),
         budgets=tuple(minutes or bench.BUDGETS),
@@ -243,12 +242,11 @@ def time_to_accuracy(
     )
     bench.check(plan)
     check_files([task_named(name) for name in plan.tasks], data)
-    words = [
-        "sluice bench time-to-accuracy --data DATA",
-        f"--preset {preset}",
-        *(f"--set {text}" for text in changes or []),
-    ]
-    driver = Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, " ".join(words), bench.draw)
+    if limit != 0 and not dry_run:
+        bench.check_installed(plan)
+    words = ["sluice bench time-to-accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
+    table, picture = partial(bench.table_of, changes=plan.changes), partial(bench.draw, changes=plan.changes)
+    driver = Driver(bench.NAME, bench.runs_of(plan), table, results, " ".join(words), picture)
     drive(driver, own, limit, dry_run, as_json)
 
 

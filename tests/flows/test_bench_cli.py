@@ -70,7 +70,8 @@ def test_dry_run_lists_what_is_left_and_writes_nothing(home: Home, data: Path, t
     code, out, error = said("time-to-accuracy", *words, "--package", "sluice", "--minutes", "6", "--seed", "0")
     assert (code, out) == (0, "")
     assert error.splitlines() == [
-        f"task=3bpa package=sluice model=default processor={processor()} cpu_minutes=2.0 seed=0"
+        f"task=3bpa package=sluice model=default processor={processor()} cpu_minutes=2.0 seed=0 "
+        "changes={'model': {'family': 'tensor'}}"
     ]
     code, _, error = said("body-order", *words)
     assert code == 0
@@ -84,3 +85,6 @@ def test_no_runs_only_write_the_page(home: Home, data: Path, tmp_path: Path) -> 
     assert code == 0, error
     assert out == (tmp_path / "results" / "body_order.md").read_text()
     assert "0 runs done now, 0 before, 9 of 9 left" in error
+    code, out, error = said("time-to-accuracy", *words)
+    assert code == 0, error
+    assert out.startswith("# Time to accuracy")

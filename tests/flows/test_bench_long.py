@@ -18,6 +18,7 @@ from gnn.errors import InputError
 from gnn.files import canonical_json
 from gnn.overlay import merged
 from gnn.training.config import make_config
+from gnn.training.resolve import check_overrides
 
 WHERE = {"processor": "AMD EPYC", "load": 1.0, "when": "2026-11-22T12:00:00+00:00"}
 
@@ -99,7 +100,16 @@ def test_a_changed_recipe_is_another_run(plan: time_to_accuracy.Plan) -> None:
     before = {canonical_json(run.key) for run in time_to_accuracy.runs_of(plan)}
     new = [run.key for run in time_to_accuracy.runs_of(changed) if canonical_json(run.key) not in before]
     assert len(new) == 9
-    assert all(key["changes"] == {"optimiser": {"lr": 0.1}} for key in new)
+    assert all(key["changes"] == {"model": {"family": "tensor"}, "optimiser": {"lr": 0.1}} for key in new)
+
+
+def test_every_recipe_is_a_valid_training() -> None:
+    for name in time_to_accuracy.TASKS:
+        check_overrides(make_config(time_to_accuracy.recipe_of(name)))
+    assert time_to_accuracy.recipe_of("si", {"preset": "small", "model": {"correlation": 3}}) == {
+        "preset": "small",
+        "model": {"family": "ace", "hidden_l_max": 2, "correlation": 3},
+    }
 
 
 def test_rows_take_the_best_size_and_the_mean_of_seeds() -> None:
@@ -135,30 +145,27 @@ def test_not_reached_and_not_known() -> None:
     assert time_to_accuracy.budget_rows([own])[0][4] is None
 
 
-def test_only_the_last_recipe_of_ours_counts() -> None:
-    old, new = reached("sluice", "default", 1.6667, 10.0), reached("sluice", "default", 1.6667, 70.0, changes={"lr": 1})
-    page = time_to_accuracy.table_of([old, new, reached("mace", "64_L0", 5.0, 60.0)], "command")
+TENSOR = {"model": {"family": "tensor"}}
+
+
+def test_only_the_recipe_asked_for_counts() -> None:
+    other = reached("sluice", "default", 1.6667, 10.0, changes=TENSOR | {"optimiser": {"lr": 1}})
+    own = reached("sluice", "default", 1.6667, 70.0, changes=TENSOR)
+    records = [own, other, reached("mace", "64_L0", 5.0, 60.0)]
+    page = time_to_accuracy.table_of(records, "command")
     assert page.parts[0].rows[0][6] == 70.0
     assert page.parts[0].rows[0][-2] == "no"
     assert len(page.parts[-1].rows) == 3
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()
-    assert "Ours, 3bpa: `--preset default --set lr=1`." in page.notes
-
-
-def test_every_task_has_a_recipe_of_its_own() -> None:
-    here = reached("sluice", "default", 1.6667, 70.0, changes={"model": {"family": "tensor", "correlation": 2}})
-    there = reached("sluice", "small", 1.6667, 60.0)
-    there["key"]["task"] = "si"
-    assert time_to_accuracy.of_current_recipes([here, there]) == [here, there]
-    notes = time_to_accuracy.table_of([here, there], "command").notes
-    assert "Ours, 3bpa: `--preset default --set model.correlation=2 --set model.family=tensor`." in notes
-    assert "Ours, si: `--preset small`." in notes
+    assert "Ours, 3bpa: model.family = tensor, preset = default." in page.notes
+    changed = time_to_accuracy.table_of(records, "command", {"optimiser": {"lr": 1}})
+    assert changed.parts[0].rows[0][6] == 10.0
 
 
 def test_curves_and_picture(tmp_path: Path) -> None:
     records = [reached("mace", "64_L0", m, 100 / m) for m in (5.0, 10.0)] + [
-        reached("sluice", "default", 1.6667, e, s) for s, e in enumerate((50.0, 70.0))
+        reached("sluice", "default", 1.6667, e, s, changes=TENSOR) for s, e in enumerate((50.0, 70.0))
     ]
     assert time_to_accuracy.curves(records) == {"ours": [(1.6667, 60.0)], "MACE": [(5.0, 20.0), (10.0, 10.0)]}
     assert time_to_accuracy.draw(records, tmp_path / "curve.svg").read_text().startswith("<?xml")
@@ -173,13 +180,15 @@ def test_every_task_is_drawn_though_its_processor_is_not_the_busiest(tmp_path: P
     assert "si, Some Other" in drawn
 
 
-def test_an_unknown_package_is_refused(plan: time_to_accuracy.Plan) -> None:
+def test_mistakes_are_found_before_anything_is_trained(plan: time_to_accuracy.Plan) -> None:
     import dataclasses
 
     with pytest.raises(InputError, match="not compared here"):
         time_to_accuracy.check(dataclasses.replace(plan, contenders=("sluice", "gap")))
+    with pytest.raises(InputError, match="--set seed: every run has its own"):
+        time_to_accuracy.check(dataclasses.replace(plan, changes={"seed": 3}))
     with pytest.raises(InputError, match="sluice bench peers --install mace"):
-        time_to_accuracy.check(plan)
+        time_to_accuracy.check_installed(plan)
 
 
 # ---- body order
