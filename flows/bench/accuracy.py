@@ -15,7 +15,7 @@ from flows.bench.crystal_peers import fit_crystals
 from flows.bench.named import read_named
 from flows.bench.own_runs import train_and_test
 from flows.bench.peers.client import command_of
-from flows.bench.runs import Record, Run, in_words
+from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import task_named
 from flows.bench.teaching import Teacher, train_taught
@@ -169,6 +169,7 @@ COLUMNS = [
     Column(name="on"),
     Column(name="reached"),
     Column(name="training"),
+    Column(name="sluice"),
 ]
 
 
@@ -186,7 +187,7 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         beside = [rival_row(known[record["key"]["case"]], record) for record in rivals]
         parts.append(Part(title="Peers on the same rows", columns=RIVAL_COLUMNS, rows=beside, notes=[RIVAL_NOTE]))
     seeds = sorted({record["key"]["seed"] for record in records})
-    notes = ["Errors on what was not trained on; the deviation is that of the seeds."]
+    notes = ["Errors on what was not trained on; the deviation is that of the seeds.", CODE_NOTE]
     return bench_table(NAME, "Accuracy at convergence", command, parts, seeds=seeds, notes=notes)
 
 
@@ -234,6 +235,7 @@ def goal_row(case: Case, goal: Goal, records: Sequence[Record]) -> list[Cell]:
         ", ".join(sorted({name for record in records for name in record["result"]["trained_on"]})),
         verdict(found, goal),
         training_of(records[0]["key"]),
+        ", ".join(sorted({code_of(record) for record in records})),
     ]
 
 

@@ -63,9 +63,9 @@ class Own:
 
 
 def architecture(model: str) -> dict[str, Any]:
-    """Fields of ModelConfig by a model's name."""
+    """Fields of ModelConfig by a model's name; the correlation is that of MACE."""
     family, channels, *degree = model.removesuffix(TABULATED).removesuffix(COMPILED).split("_")
-    fields: dict[str, Any] = {"family": family, "channels": int(channels)}
+    fields: dict[str, Any] = {"family": family, "channels": int(channels), "correlation": 3}
     return fields | ({"hidden_l_max": int(degree[0].removeprefix("L"))} if degree else {})
 
 

@@ -18,6 +18,7 @@ from gnn.files import Journal, canonical_json, digest
 from gnn.overlay import dotted
 
 SCHEMA = 1
+CODE_NOTE = "`sluice`: the commit that trained; what the command leaves to presets and defaults is as it was there."
 Key = dict[str, Any]
 Record = dict[str, Any]
 
@@ -108,6 +109,11 @@ def attempt(journal: Journal, run: Run, progress: Progress) -> None:
     with journal.appending() as append:
         append({"key": run.key, "result": result, "where": where, "versions": own_versions()})
     progress.done += 1
+
+
+def code_of(record: Record) -> str:
+    """The commit of ours that a run was made with; the whole version where that names none."""
+    return str(record["versions"].get("sluice", "")).rpartition(" ")[-1]
 
 
 def label(key: Key) -> str:

@@ -20,7 +20,7 @@ from flows.bench.own_runs import train_and_test
 from flows.bench.peers.client import OWN, command_of, worker
 from flows.bench.peers.environments import PEERS, Peer
 from flows.bench.peers.workers.frames import save_frames
-from flows.bench.runs import Record, Run, in_words
+from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
 from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
@@ -174,6 +174,7 @@ def table_of(records: Sequence[Record], command: str, changes: Mapping[str, Any]
         "CPU seconds of one thread: of peers building graphs and training, of ours training and validation, which "
         "chooses the weights (preprocess apart); testing is not counted.",
         *(f"Ours, {name}: {in_words(recipe_of(name, changes))}." for name in TASKS if of_task(current, name)),
+        CODE_NOTE,
     ]
     seeds = sorted({record["key"]["seed"] for record in records})
     facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}
@@ -278,6 +279,7 @@ RUN_COLUMNS = [
     Column(name="force RMSE, meV/Å", digits=1),
     Column(name="load", digits=1),
     Column(name="on"),
+    Column(name="sluice"),
 ]
 
 
@@ -292,7 +294,8 @@ def run_row(record: Record) -> list[Cell]:
     named = f"{key['package']} {key['model']}" + (f", {in_words(key['changes'])}" if "changes" in key else "")
     head: list[Cell] = [key["task"], named, key["seed"], key["cpu_minutes"], result["cpu_s"], float(result["epochs"])]
     names = ("energy_mae_mev_per_atom", "force_mae_mev_per_angstrom", ERROR)
-    return [*head, *(result.get(name) for name in names), record["where"]["load"], record["where"]["processor"]]
+    where = (record["where"]["load"], record["where"]["processor"], code_of(record))
+    return [*head, *(result.get(name) for name in names), *where]
 
 
 def draw(records: Sequence[Record], path: Path, changes: Mapping[str, Any] | None = None) -> Path:

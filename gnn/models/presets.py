@@ -1,4 +1,4 @@
-"""Sizes of model by name."""
+"""Sizes of model by name; why products end at order 2: docs/decisions/0022-order-two.md."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gnn.errors import named
 ACE_PRESETS = MappingProxyType(
     {
         "small": {"channels": 32, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 0},
-        "default": {"channels": 64, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 0},
-        "accurate": {"channels": 128, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 1},
+        "default": {"channels": 64, "layers": 2, "correlation": 2, "edge_l_max": 3, "hidden_l_max": 1},
+        "accurate": {"channels": 128, "layers": 2, "correlation": 2, "edge_l_max": 3, "hidden_l_max": 2},
     }
 )
 TENSOR_PRESETS = MappingProxyType(
     {
-        "small": {"channels": 32, "layers": 2, "correlation": 3},
-        "default": {"channels": 64, "layers": 2, "correlation": 3},
-        "accurate": {"channels": 128, "layers": 2, "correlation": 3},
+        "small": {"channels": 32, "layers": 2, "correlation": 2},
+        "default": {"channels": 64, "layers": 2, "correlation": 2},
+        "accurate": {"channels": 128, "layers": 2, "correlation": 2},
     }
 )
 PRESETS = MappingProxyType({"ace": ACE_PRESETS, "tensor": TENSOR_PRESETS})

@@ -24,7 +24,8 @@ WHERE = {"processor": "AMD EPYC", "load": 1.0, "when": "2026-11-22T12:00:00+00:0
 
 
 def record(result: dict[str, Any], where: dict[str, Any] = WHERE, **key: Any) -> Record:
-    return {"key": key, "result": {"cpu_s": 60.0, "epochs": 3, **result}, "where": where, "versions": {}}
+    told = {"cpu_s": 60.0, "epochs": 3, **result}
+    return {"key": key, "result": told, "where": where, "versions": {"sluice": "0.1.0 4d3c37f"}}
 
 
 def reached(package: str, model: str, minutes: float, rmse: float, seed: int = 0, **more: Any) -> Record:
@@ -159,6 +160,7 @@ def test_only_the_recipe_asked_for_counts() -> None:
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()
     assert "Ours, 3bpa: model.family = tensor, preset = default." in page.notes
+    assert [row[-1] for row in page.parts[-1].rows] == ["4d3c37f"] * 3
     changed = time_to_accuracy.table_of(records, "command", {"optimiser": {"lr": 1}})
     assert changed.parts[0].rows[0][6] == 10.0
 
@@ -259,7 +261,7 @@ def test_goals_over_seeds() -> None:
     assert energy[3] == pytest.approx(9 * 0.045)
     assert energy[4] == pytest.approx(9 * 0.01 / math.sqrt(2))
     assert energy[7:9] == ["a GPU", "no"]
-    assert forces[7:] == ["a GPU", "no", "epochs = 2, preset = accurate"]
+    assert forces[7:] == ["a GPU", "no", "epochs = 2, preset = accurate", "4d3c37f"]
 
 
 def test_gates_are_for_what_is_configured_and_other_trainings_stand_below(tmp_path: Path) -> None:
@@ -268,8 +270,8 @@ def test_gates_are_for_what_is_configured_and_other_trainings_stand_below(tmp_pa
     errors = {"energy_mae_mev_per_atom": 0.4, "force_mae_mev_per_angstrom": 12.0, "trained_on": []}
     gates, others = accuracy.table_of([record(errors, **run.key) for run in shorter + configured], "command").parts
     assert [(row[0], row[5]) for row in gates.rows] == [("ni", 3), ("ni", 3), ("cu", 3), ("cu", 3)]
-    assert ["minutes = 1" in str(row[-1]) for row in others.rows] == [True] * 4
-    assert not any("minutes = 1," in str(row[-1]) for row in gates.rows)
+    assert ["minutes = 1" in str(row[-2]) for row in others.rows] == [True] * 4
+    assert not any("minutes = 1," in str(row[-2]) for row in gates.rows)
 
 
 def test_a_teacher_is_part_of_a_run_and_of_its_row(tmp_path: Path) -> None:

@@ -95,9 +95,9 @@ def test_contenders() -> None:
 
 
 def test_names_of_our_models() -> None:
-    assert architecture("ace_64_L1") == {"family": "ace", "channels": 64, "hidden_l_max": 1}
-    assert architecture("ace_64_L0-compiled") == {"family": "ace", "channels": 64, "hidden_l_max": 0}
-    assert architecture("tensor_32-tabulated") == {"family": "tensor", "channels": 32}
+    assert architecture("ace_64_L1") == {"family": "ace", "channels": 64, "correlation": 3, "hidden_l_max": 1}
+    assert architecture("ace_64_L0-compiled")["hidden_l_max"] == 0
+    assert architecture("tensor_32-tabulated") == {"family": "tensor", "channels": 32, "correlation": 3}
 
 
 def test_batches_are_of_the_size_of_the_set() -> None:
