@@ -9,7 +9,7 @@ from gnn.errors import named
 
 ACE_PRESETS = MappingProxyType(
     {
-        "small": {"channels": 32, "layers": 2, "correlation": 3, "edge_l_max": 3, "hidden_l_max": 0},
+        "small": {"channels": 32, "layers": 2, "correlation": 2, "edge_l_max": 3, "hidden_l_max": 1},
         "default": {"channels": 64, "layers": 2, "correlation": 2, "edge_l_max": 3, "hidden_l_max": 1},
         "accurate": {"channels": 128, "layers": 2, "correlation": 2, "edge_l_max": 3, "hidden_l_max": 2},
     }
