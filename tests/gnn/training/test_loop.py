@@ -164,7 +164,7 @@ def test_a_budget_of_time_ends_in_time_with_the_final_rate(
     outcome = train(recipe, copper, run_folder)
     assert 1.8 < outcome.elapsed_s < 2.6
     assert outcome.curve[-1].progress == pytest.approx(1.0, abs=0.05)
-    assert outcome.curve[-1].lr == pytest.approx(0.01 * recipe.lr, rel=0.5)
+    assert outcome.curve[-1].lr == pytest.approx(recipe.config.schedule.final * recipe.lr, rel=0.5)
     assert outcome.metrics
 
 
