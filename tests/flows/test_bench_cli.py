@@ -71,7 +71,7 @@ def test_dry_run_lists_what_is_left_and_writes_nothing(home: Home, data: Path, t
     assert (code, out) == (0, "")
     assert error.splitlines() == [
         f"task=3bpa package=sluice model=default processor={processor()} cpu_minutes=2.0 seed=0 "
-        "changes={'model': {'family': 'tensor'}}"
+        "changes={'model': {'family': 'tensor', 'n_radial': 6}}"
     ]
     code, _, error = said("body-order", *words)
     assert code == 0

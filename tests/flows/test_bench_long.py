@@ -76,6 +76,9 @@ def test_errors_come_flat() -> None:
 # ---- time to accuracy
 
 
+TENSOR = {"model": {"family": "tensor", "n_radial": 6}}
+
+
 @pytest.fixture
 def plan(tmp_path: Path) -> time_to_accuracy.Plan:
     return time_to_accuracy.Plan(tmp_path, Home(tmp_path), tmp_path)
@@ -101,7 +104,7 @@ def test_a_changed_recipe_is_another_run(plan: time_to_accuracy.Plan) -> None:
     before = {canonical_json(run.key) for run in time_to_accuracy.runs_of(plan)}
     new = [run.key for run in time_to_accuracy.runs_of(changed) if canonical_json(run.key) not in before]
     assert len(new) == 9
-    assert all(key["changes"] == {"model": {"family": "tensor"}, "optimiser": {"lr": 0.1}} for key in new)
+    assert all(key["changes"] == TENSOR | {"optimiser": {"lr": 0.1}} for key in new)
 
 
 def test_every_recipe_is_a_valid_training() -> None:
@@ -146,9 +149,6 @@ def test_not_reached_and_not_known() -> None:
     assert time_to_accuracy.budget_rows([own])[0][4] is None
 
 
-TENSOR = {"model": {"family": "tensor"}}
-
-
 def test_only_the_recipe_asked_for_counts() -> None:
     other = reached("sluice", "default", 1.6667, 10.0, changes=TENSOR | {"optimiser": {"lr": 1}})
     own = reached("sluice", "default", 1.6667, 70.0, changes=TENSOR)
@@ -159,7 +159,7 @@ def test_only_the_recipe_asked_for_counts() -> None:
     assert len(page.parts[-1].rows) == 3
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()
-    assert "Ours, 3bpa: model.family = tensor, preset = default." in page.notes
+    assert "Ours, 3bpa: model.family = tensor, model.n_radial = 6, preset = default." in page.notes
     assert [row[-1] for row in page.parts[-1].rows] == ["4d3c37f"] * 3
     changed = time_to_accuracy.table_of(records, "command", {"optimiser": {"lr": 1}})
     assert changed.parts[0].rows[0][6] == 10.0
