@@ -24,7 +24,7 @@ from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
 from flows.bench.tasks import Task, bring, frames_for_peers, task_named
 from flows.settings import Home
-from gnn.errors import InputError
+from gnn.errors import InputError, named
 from gnn.machine import processor
 from gnn.overlay import merged
 
@@ -57,9 +57,13 @@ class Plan:
 
 
 def recipe_of(task: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Configuration of ours on a task, `changes` laid over what the file of recipes says."""
+    """Configuration of ours on a task, `changes` laid over what the file of recipes says.
+
+    Raises:
+        InputError: there is no recipe for the task.
+    """
     told = tomllib.loads(RECIPES_FILE.read_text(encoding="utf-8"))
-    return merged({"preset": "default"} | told[task], changes or {})
+    return merged({"preset": "default"} | named("task of time to accuracy", task, told), changes or {})
 
 
 def check(plan: Plan) -> None:

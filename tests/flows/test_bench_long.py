@@ -114,6 +114,8 @@ def test_every_recipe_is_a_valid_training() -> None:
         "preset": "small",
         "model": {"family": "ace", "hidden_l_max": 2, "correlation": 3},
     }
+    with pytest.raises(InputError, match="task of time to accuracy 'li' is unknown; choose of 3bpa, ethanol, si"):
+        time_to_accuracy.recipe_of("li")
 
 
 def test_rows_take_the_best_size_and_the_mean_of_seeds() -> None:
