@@ -69,6 +69,11 @@ class Statistics(_Model):
     properties: dict[str, PropertyStatistics] = Field(default_factory=dict)
 
     @property
+    def mean_size(self) -> float:
+        """Atoms of a structure."""
+        return self.n_atoms / max(self.n_structures, 1)
+
+    @property
     def labels(self) -> list[str]:
         """What the training split has labels of: energy, forces, stress, names of properties."""
         derived = {"energy": self.energy_rms, "forces": self.force_rms, "stress": self.stress_rms}

@@ -16,6 +16,7 @@ from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
 from gnn.structures.properties import PropertySpec
+from gnn.training.batch_size import atoms_a_batch, batches_told
 from gnn.training.config import OptimiserConfig, PresetName, TrainConfig, describe_validation, run_digest
 from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
@@ -32,9 +33,6 @@ MOST_NAMED = 12
 """Elements that are named one by one."""
 IN_MOTION = 0.1
 """Å of energy spread over force: a set below it shows few molecules in motion, one above it many structures."""
-SMALLEST_BATCH, LARGEST_BATCH, STRUCTURES_A_BATCH = 2, 32, 200
-FEWEST_ATOMS = 128
-"""A batch of half as many atoms costs three quarters as much on a CPU: what is left is the cost of calls."""
 FROM_DATA = (
     "elements",
     "cutoff",
@@ -86,9 +84,10 @@ def resolve(
     optimiser = with_radial_optimiser(config.optimiser, graph_set.statistics)
     config = config.model_copy(update={"losses": losses, "optimiser": optimiser})
     model = model_config(config, graph_set, start)
-    max_atoms, batch_remark = batch_atoms(config, graph_set)
+    max_atoms = config.batch.max_atoms or atoms_a_batch(graph_set.statistics, graph_set.n_own)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
     taken = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
+    batches = f"learning rate {lr:g}; {batches_told(max_atoms, graph_set.statistics)}"
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
     statistics = graph_set.statistics
@@ -101,7 +100,7 @@ def resolve(
         scales=scales_of(model, graph_set),
         wanted=wanted,
         header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256, taken),
-        remarks=remarks_on(config, model, graph_set, start, f"learning rate {lr:g}; {batch_remark}"),
+        remarks=remarks_on(config, model, graph_set, start, batches),
         initial_weights=None if start is None else partial(grown, start),
     )
 
@@ -129,7 +128,7 @@ def remarks_on(
     begun = () if start is None else (_begun(start, graph_set),)
     return (
         f"{counts['train']} training, {counts.get('valid', 0)} validation, {counts.get('test', 0)} test structures "
-        f"of {statistics.n_atoms / max(statistics.n_structures, 1):.0f} atoms; elements {known}; "
+        f"of {statistics.mean_size:.0f} atoms; elements {known}; "
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
         f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
         *helpers_told(graph_set, config.schedule.helpers_leave),
@@ -256,14 +255,3 @@ def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:
         properties={name: scale.std for name, scale in model.property_scales.items()},
         extensive=frozenset(n for n, s in model.properties.items() if s.extensive and s.level == "structure"),
     )
-
-
-def batch_atoms(config: TrainConfig, graph_set: GraphSet) -> tuple[int, str]:
-    """Atoms a batch, and why: at least 128, or 2 to 32 structures of mean size, 1 for 200 to train on but helpers'."""
-    if config.batch.max_atoms is not None:
-        return config.batch.max_atoms, f"batches of up to {config.batch.max_atoms} atoms"
-    statistics = graph_set.statistics
-    mean = statistics.n_atoms / max(statistics.n_structures, 1)
-    structures = min(max(graph_set.n_own // STRUCTURES_A_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
-    atoms = max(round(structures * mean), FEWEST_ATOMS)
-    return atoms, f"batches of up to {atoms} atoms, about {max(1, round(atoms / max(mean, 1)))} structures"
