@@ -141,9 +141,9 @@ def start_tracker(plan: Plan, home: Home) -> MlflowTracker:
 
 
 def resolved_params(recipe: Recipe) -> dict[str, Any]:
-    """What the data decided, as parameters."""
+    """What presets and data decided, as parameters."""
     architecture = recipe.model.model_dump(mode="json", exclude={"references", "properties", "property_scales"})
-    return {"model": architecture, "lr": recipe.lr, "max_atoms": recipe.max_atoms}
+    return {"model": architecture, **recipe.taken}
 
 
 def run_file(plan: Plan) -> Path:
@@ -224,6 +224,7 @@ def write_plan(
         graph_set=plan.data.graph_set,
         metrics={split: e.metrics.model_dump(exclude_none=True) for split, e in evaluations.items()},
         training=plan.config.model_dump(mode="json", exclude={"device", "threads"}),
+        taken=plan.members[0].recipe.taken,
         cost=cost_of(outcomes, wall_s),
         calibration=uncertainty.calibration,
         whitening=uncertainty.whitening,

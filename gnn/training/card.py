@@ -129,4 +129,11 @@ def _cost(manifest: dict[str, Any]) -> str:
     budget = f"{minutes:g} minutes" if minutes else f"{training.get('epochs')} epochs"
     places = " and ".join(manifest["producer"]["trained_on"])
     spent = f"{budget} on {places}" if places else budget
-    return f"Budget {spent}; {cost or 'cost not recorded'}. The whole configuration is in `model.json`."
+    taken = ", ".join(f"{name} = {_plain(value)}" for name, value in manifest["taken"].items())
+    return f"Budget {spent}; {cost or 'cost not recorded'}. The whole configuration is in `model.json`" + (
+        f"; trained with {taken}." if taken else "."
+    )
+
+
+def _plain(value: int | float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -109,6 +109,9 @@ class CheckpointManifest(_Model):
     data: DataSummary
     metrics: dict[str, Any] = Field(default_factory=dict, description="split -> errors")
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration that was trained")
+    taken: dict[str, int | float | str | None] = Field(
+        default_factory=dict, description="what presets and data gave where the configuration is silent"
+    )
     cost: dict[str, float] = Field(default_factory=dict, description="cpu_s, wall_s, peak_memory_mb, …")
     producer: Producer
     sha256: str = Field(description="of model.safetensors")
@@ -144,6 +147,7 @@ def write_checkpoint(
     graph_set: GraphSet,
     metrics: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    taken: dict[str, int | float | str | None] | None = None,
     cost: dict[str, float] | None = None,
     calibration: Calibration | None = None,
     whitening: Tensor | None = None,
@@ -180,6 +184,7 @@ def write_checkpoint(
         data=data_summary(graph_set),
         metrics=metrics or {},
         training=training or {},
+        taken=taken or {},
         cost=cost or {},
         producer=producer(code, trained_on),
         sha256=file_sha256(temporary / WEIGHTS_NAME),

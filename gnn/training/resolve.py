@@ -64,6 +64,18 @@ class Recipe:
     remarks: tuple[str, ...] = ()
     initial_weights: Callable[[Model], dict[str, Tensor]] | None = None
 
+    @property
+    def taken(self) -> dict[str, int | float | str | None]:
+        """What is trained with where the configuration may be silent, by the names it has there."""
+        energy = self.config.losses.energy
+        return {
+            "optimiser.lr": self.lr,
+            "optimiser.radial": self.config.optimiser.radial,
+            "batch.max_atoms": self.max_atoms,
+            "losses.energy.weight": energy.weight,
+            "losses.energy.late_weight": energy.late_weight,
+        }
+
 
 def cutoff_of(config: TrainConfig, start: ModelConfig | None = None) -> float:
     """The cutoff (Å) that the data are preprocessed with: as configured, else the start's, else the preset's."""

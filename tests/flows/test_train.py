@@ -91,6 +91,26 @@ def test_from_labels_to_a_calculator(lake_home: Home, config: Callable[..., Any]
 
 @pytest.mark.slow
 @pytest.mark.server
+def test_a_checkpoint_tells_what_the_configuration_left_open(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.tracking import connect
+    from flows.train import train
+    from gnn.training.checkpoint import read_manifest
+
+    result = train(config(epochs=1), lake_home, cluster="threads", show=False)
+    folder = lake_home.root / result.checkpoint
+    taken = read_manifest(folder).taken
+    assert taken["batch.max_atoms"] == 128
+    assert taken["losses.energy.late_weight"] == pytest.approx(10 * taken["losses.energy.weight"])
+    assert f"optimiser.lr = {taken['optimiser.lr']:.4g}" in (folder / "README.md").read_text(encoding="utf-8")
+    params = connect(lake_home).get_run(result.run_id).data.params
+    assert {params[f"resolved.{name}"] for name in taken} == {str(value) for value in taken.values()}
+
+    again = train(config(epochs=1, optimiser={"lr": taken["optimiser.lr"]}), lake_home, cluster="threads", show=False)
+    assert read_manifest(lake_home.root / again.checkpoint).taken == taken
+
+
+@pytest.mark.slow
+@pytest.mark.server
 def test_the_same_call_again_repeats_nothing(lake_home: Home, config: Callable[..., Any]) -> None:
     from flows.train import train
 
