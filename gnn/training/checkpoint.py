@@ -110,7 +110,7 @@ class CheckpointManifest(_Model):
     metrics: dict[str, Any] = Field(default_factory=dict, description="split -> errors")
     training: dict[str, Any] = Field(default_factory=dict, description="the configuration that was trained")
     taken: dict[str, int | float | str | None] = Field(
-        default_factory=dict, description="what presets and data gave where the configuration is silent"
+        default_factory=dict, description="what was trained with where a configuration may be silent"
     )
     cost: dict[str, float] = Field(default_factory=dict, description="cpu_s, wall_s, peak_memory_mb, …")
     producer: Producer
