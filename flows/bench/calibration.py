@@ -43,11 +43,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: every task with every number of members, `splits` times, `minutes` of CPU time a training."""
+    """What is run: every task with every number of members, `splits` times, `epochs` passes a training."""
 
     data: Path
     home: Home
-    minutes: float
+    epochs: int
     preset: str = "small"
     tasks: tuple[str, ...] = TASKS
     members: tuple[int, ...] = (1,)
@@ -67,7 +67,7 @@ def own_run(plan: Plan, task: Task, members: int, seed: int) -> Run:
     key = {
         "task": task.name,
         "preset": plan.preset,
-        "cpu_minutes": plan.minutes,
+        "epochs": plan.epochs,
         "members": members,
         "split_seed": seed,
     }
@@ -85,8 +85,7 @@ def train_and_judge(task: Task, plan: Plan, members: int, seed: int) -> dict[str
     config = {
         "data": {"datasets": [source.dataset for source in task.fit], "split": SPLIT, "split_seed": seed},
         "preset": plan.preset,
-        "minutes": plan.minutes,
-        "clock": "cpu",
+        "epochs": plan.epochs,
         "committee": members,
         "seed": seed,
         "threads": 1,
@@ -150,20 +149,20 @@ def judged(calibration: Calibration | None, valid: Residuals, test: Residuals) -
 
 def table_of(records: Sequence[Record], command: str) -> BenchTable:
     """One row a task and number of members, in the order of their first record."""
-    names = ("task", "members", "preset", "cpu_minutes")
+    names = ("task", "members", "preset", "epochs")
     cases = list(dict.fromkeys(tuple(record["key"][name] for name in names) for record in records))
     sizes = sorted({case[2:] for case in cases})
     parts = [
         Part(
-            title=f"Preset {preset}, {minutes:g} CPU minutes a training",
+            title=f"Preset {preset}, {epochs} passes a training",
             columns=COLUMNS,
             rows=[
                 row([r for r in records if tuple(r["key"][name] for name in names) == case])
                 for case in cases
-                if case[2:] == (preset, minutes)
+                if case[2:] == (preset, epochs)
             ],
         )
-        for preset, minutes in sizes
+        for preset, epochs in sizes
     ]
     notes = [
         "Every split is trained on 60 % of the groups (of the structures where a set has none), calibrated on 20 % and "

@@ -309,7 +309,7 @@ def accuracy(
 @speaks_plainly
 def calibration(
     data: DataOption,
-    minutes: Annotated[float, typer.Option(min=0.001, help="CPU minutes of every training.")] = 1.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of every training over its structures.")] = 10,
     task: Annotated[list[str] | None, typer.Option(help="Task of flows/bench/tasks.toml; three if none.")] = None,
     member: Annotated[list[int] | None, typer.Option("--members", help="Members of the committee; repeatable.")] = None,
     splits: Annotated[int, typer.Option(min=1, help="Group splits, each with a training of its own.")] = 20,
@@ -327,6 +327,6 @@ def calibration(
 
     own, tasks, members = bench_home(home), tuple(task or bench.TASKS), tuple(member or (1,))
     check_files([task_named(name) for name in tasks], data)
-    plan = bench.Plan(data, own, minutes, preset, tasks, members, splits)
-    command = f"sluice bench calibration --data DATA --minutes {minutes:g} --splits {splits} --preset {preset}"
+    plan = bench.Plan(data, own, epochs, preset, tasks, members, splits)
+    command = f"sluice bench calibration --data DATA --epochs {epochs} --splits {splits} --preset {preset}"
     drive(Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, command), own, limit, dry_run, as_json)

@@ -65,7 +65,7 @@ def calibrate(residuals: Residuals, kind: SpreadKind = "committee", ridge: float
     s² = mean(error²) / mean(spread²). Moments are matched rather than the likelihood of each error: over the spread of
     M members an error is distributed as Student's t with M - 1 degrees of freedom, whose mean square is infinite for
     two and three members, so one pair of members that agree by chance would decide the factor. For the same reason the
-    interval is not 1.645 s: its factor is the quantile of the held-out errors themselves (`interval_factor`).
+    interval is not 1.645 s: its factor is a quantile of the held-out errors themselves (`interval_factor`).
     None with fewer than ten structures that have a spread.
     """
     usable = residuals.usable()
@@ -85,32 +85,20 @@ def calibrate(residuals: Residuals, kind: SpreadKind = "committee", ridge: float
 
 
 def interval_factor(ratios: Floats, groups: Sequence[str], level: float = LEVEL) -> float:
-    """The smallest q such that at least level·(1 + 1/n) of the |error|/spread are ≤ q.
+    """The smallest of the ratios |error|/spread within which `level` of the votes lie.
 
-    Split-conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018)): the
-    mean coverage of new structures is then `level`, whatever the distribution. Structures of one group err together,
-    so n is the number of independent structures that they are worth (`effective_number`). Where it is less than
-    level/(1 - level) no finite q promises that, and the largest ratio is given.
+    Every group has one vote, shared among its structures, and so has the group that is yet to come, as beyond any
+    ratio (hierarchical conformal prediction: Lee, Barber and Willett, arXiv:2306.06342 (2023), section 2). A structure
+    of a new group is then within the interval with at least that probability, whatever the distribution, as long as
+    groups are exchangeable; if every structure is its own group this is split-conformal prediction (Vovk, Gammerman
+    and Shafer 2005). With fewer than level/(1 - level) groups no finite ratio promises that, and the largest is given.
     """
-    ordered = np.sort(ratios)
-    inside = ratios <= np.quantile(ratios, level)
-    rank = int(np.ceil(level * (1.0 + 1.0 / effective_number(inside, groups)) * len(ordered) - 1e-9))
-    return float(ordered[min(rank, len(ordered)) - 1])
-
-
-def effective_number(inside: NDArray[np.bool_], groups: Sequence[str]) -> float:
-    """How many independent observations have a mean as uncertain as that of `inside`: p(1 - p) over its variance.
-
-    The variance is the one between groups, V = K/(K - 1) · Σ_g (Σ_i in g (x_i - p))² / n² (Kish, Survey Sampling,
-    1965); the result lies between 1 and the number of structures.
-    """
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    n, k, p = len(inside), len(names), float(np.mean(inside))
-    if k < 2 or p in (0.0, 1.0):
-        return float(k)
-    sums = np.bincount(index, weights=inside - p)
-    variance = k / (k - 1) * float(np.sum(np.square(sums))) / n**2
-    return float(np.clip(p * (1.0 - p) / max(variance, 1e-300), 1.0, n))
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(index)
+    votes = 1.0 / (sizes[index] * (len(sizes) + 1))
+    order = np.argsort(ratios)
+    enough = np.flatnonzero(np.cumsum(votes[order]) >= level - 1e-9)
+    return float(ratios[order[enough[0] if len(enough) else -1]])
 
 
 def coverage(residuals: Residuals, level: float = LEVEL, splits: int = 20, seed: int = 0) -> Coverage:

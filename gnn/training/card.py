@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+FEWEST_GROUPS = 9
+"""Groups from which a 90 % interval says something about others (`gnn.training.calibration.interval_factor`)."""
 HEADLINES = {
     "energy_mae_mev_per_atom": "energy MAE, meV/atom",
     "energy_rmse_mev_per_atom": "energy RMSE, meV/atom",
@@ -69,8 +71,11 @@ def _uncertainty(calibration: dict[str, Any]) -> str:
     if calibration["interval_90"] is None:
         return text + "."
     text += f"; {calibration['interval_90']:.3g} times it is the half width of a 90 % interval"
-    held = calibration["test_coverage_90"]
-    return text + ("." if held is None else f", which held {100 * held:.0f} % of the test split.")
+    held, groups = calibration["test_coverage_90"], calibration["groups"]
+    text += "." if held is None else f", which held {100 * held:.0f} % of the test split."
+    if groups is not None and groups < FEWEST_GROUPS:
+        text += f" Those are of {groups} group{'s' * (groups > 1)} only: of structures unlike them it may hold fewer."
+    return text
 
 
 def _trained_targets(manifest: dict[str, Any]) -> set[str]:

@@ -19,12 +19,12 @@ from gnn.training.checkpoint import Calibration
 
 def record(covered: float | None, seed: int = 0, **key: Any) -> Record:
     result = {"covered": covered, "targets": 50, "half_width": 0.004, "halves": {"mean": 0.91}, "cpu_s": 60.0}
-    named = {"task": "3bpa", "preset": "small", "cpu_minutes": 1.0, "members": 1, "split_seed": seed} | key
+    named = {"task": "3bpa", "preset": "small", "epochs": 10, "members": 1, "split_seed": seed} | key
     return {"key": named, "result": {**result, "energy_mae_mev_per_atom": 1.5}, "where": {}, "versions": {}}
 
 
 def test_every_split_is_a_run_of_its_own(tmp_path: Path) -> None:
-    plan = bench.Plan(tmp_path, Home(tmp_path), 1.0, members=(1, 4), splits=3)
+    plan = bench.Plan(tmp_path, Home(tmp_path), 10, members=(1, 4), splits=3)
     keys = [run.key for run in bench.runs_of(plan)]
     assert len({canonical_json(key) for key in keys}) == len(keys) == 3 * 2 * 3
     assert [key["split_seed"] for key in keys[:6]] == [0] * 6

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.models.model import Model, build_model
+from gnn.training.card import model_card
 from gnn.training.checkpoint import (
     Calibration,
     CheckpointManifest,
@@ -134,6 +135,19 @@ def test_the_card_says_what_a_stranger_needs(checkpoint: Path) -> None:
         "positive = tension",
     ):
         assert needed in card
+
+
+@pytest.mark.parametrize(
+    ("groups", "warned"), [(1, "of 1 group only"), (8, "of 8 groups only"), (9, None), (None, None)]
+)
+def test_the_card_warns_of_an_interval_from_few_groups(
+    checkpoint: Path, groups: int | None, warned: str | None
+) -> None:
+    calibration = Calibration(energy_scale=1.0, n=100, interval_90=1.7, groups=groups)
+    manifest = read_manifest(checkpoint).model_copy(update={"calibration": calibration})
+    card = model_card(manifest.model_dump(mode="json"))
+    assert "1.7 times it is the half width of a 90 % interval" in card
+    assert (warned in card) if warned else ("only: of structures unlike" not in card)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
