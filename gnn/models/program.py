@@ -140,11 +140,22 @@ class EnergyProgram:
         theory = batch.theory.index_select(0, batch.structure)
         inputs = (batch.numbers, self.model.element_indices(batch), theory, *found.layout())
         if self._program is None:
-            self._program = self._compiler(self._traced(inputs))
+            self._program = self._compiled(inputs)
         node_energy, slope, *features = self._program(*inputs, *self._tensors.values())
         of_edges = slope.reshape(-1, 3).index_select(0, found.places)
         slopes = from_slope(of_edges, found.bonds, batch, forces=forces, stress=stress)
         return self.model.completed(batch, node_energy, list(features), slopes, last_layer)
+
+    def _compiled(self, inputs: tuple[Tensor, ...]) -> Program:
+        """The program, compiled for a batch in which no two sizes are equal.
+
+        The first real one may have some that are, as atoms and columns of the grid of one structure alone; they would
+        be taken for one size, and the next batch compiled anew.
+        """
+        weights = list(self._tensors.values())
+        program = self._compiler(self._traced(inputs))
+        program(*_unlike(inputs, weights), *weights)
+        return program
 
     def _traced(self, inputs: tuple[Tensor, ...]) -> torch.fx.GraphModule:
         """One graph from inputs and weights to energies, slopes and invariants."""
@@ -173,7 +184,8 @@ def _unlike(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]
     taken = {size for weight in weights for size in weight.shape}
     n, k, rows, width = (next(size for size in count(first) if size not in taken) for first in TRACED_SIZES)
     shapes = [(n,), (n,), (n,), (n, k, 3), (n * k,), (n,), (rows, width)]
-    return [like.new_zeros(shape) for like, shape in zip(inputs, shapes, strict=False)]
+    # indices of 0 are of something, and vectors of 1 have a length
+    return [like.new_full(shape, float(like.is_floating_point())) for like, shape in zip(inputs, shapes, strict=False)]
 
 
 def _differentiable(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:

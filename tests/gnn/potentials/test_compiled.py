@@ -16,7 +16,7 @@ from gnn.errors import InputError
 from gnn.graphs.collate import batch_of_atoms
 from gnn.models.model import Model
 from gnn.models.network import FAMILIES
-from gnn.models.program import CompileWarning
+from gnn.models.program import GRID_FAMILIES, CompileWarning
 from gnn.potentials.compiled import CompiledModel
 from gnn.potentials.load import load
 from gnn.training.checkpoint import read_checkpoint
@@ -108,13 +108,35 @@ def test_a_potential_takes_compiled_members(make_checkpoint: Callable[..., Path]
     assert found.forces is not None
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_two_sizes_are_equal_where_it_is_compiled(family: str, models: dict[str, Model]) -> None:
+    """As they are in one structure alone, whose atoms are the columns of its grid."""
+    first: list[torch.Size] = []
+
+    def compiler(graph: Any) -> Any:
+        def program(*given: Any) -> Any:
+            first.extend([] if first else [tensor.shape for tensor in given])
+            return graph(*given)
+
+        return program
+
+    CompiledModel(models[family], compiler).predict(batch_of_atoms([bulk("Cu", cubic=True)], 4.0))
+    numbers, vectors = first[0], first[3]
+    grid = first[6] if family in GRID_FAMILIES else ()
+    sizes = [numbers[0], vectors[1], numbers[0] * vectors[1], *grid]
+    assert len(set(sizes)) == len(sizes)
+    assert vectors == (numbers[0], vectors[1], 3)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_inductor_gives_the_same_numbers(family: str, models: dict[str, Model], structures: list[Atoms]) -> None:
     model, mine = models[family], CompiledModel(models[family])
-    for chosen in (structures, structures[:4]):
-        batch = batch_of_atoms(chosen, 4.0)
-        mine.predict(batch)
-        assert_same(mine.predict(batch, last_layer=True), model.predict(batch, last_layer=True))
+    alone = [bulk("Cu", cubic=True)]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for chosen in (alone, structures, structures[:4]):
+            batch = batch_of_atoms(chosen, 4.0)
+            mine.predict(batch)
+            assert_same(mine.predict(batch, last_layer=True), model.predict(batch, last_layer=True))
     assert mine.reason is None
