@@ -239,10 +239,10 @@ def describe_validation(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def run_digest(config: TrainConfig, graph_set_id: str, init_sha256: str | None, taken: Mapping[str, Any]) -> str:
+def run_digest(config: TrainConfig, graph_set_id: str, init_sha256: str | None, decided: Mapping[str, Any]) -> str:
     """sha256 of all that decides the result of one member: configuration, data, initial weights.
 
-    `taken` is what presets and defaults gave: where a new version has others, a training is another one.
+    `decided` is what presets and defaults gave: where a new version has others, a training is another one.
     """
     content = config.model_dump(mode="json", exclude=NOT_IN_DIGEST | {"init"})
-    return digest({"config": content, "graph_set_id": graph_set_id, "init": init_sha256, "taken": dict(taken)})
+    return digest({"config": content, "graph_set_id": graph_set_id, "init": init_sha256, "taken": dict(decided)})

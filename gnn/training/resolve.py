@@ -98,7 +98,7 @@ def resolve(
     model = model_config(config, graph_set, start)
     max_atoms = config.batch.max_atoms or atoms_a_batch(graph_set.statistics, graph_set.n_own)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
-    taken = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
+    decided = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
     batches = f"learning rate {lr:g}; {batches_told(max_atoms, graph_set.statistics)}"
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
@@ -111,7 +111,7 @@ def resolve(
         max_atoms=max_atoms,
         scales=scales_of(model, graph_set),
         wanted=wanted,
-        header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256, taken),
+        header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256, decided),
         remarks=remarks_on(config, model, graph_set, start, batches),
         initial_weights=None if start is None else partial(grown, start),
     )
