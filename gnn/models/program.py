@@ -31,8 +31,9 @@ GRID_FAMILIES = ("tensor",)
 
 SMALLEST = 2
 """Sizes of 0 and 1 are taken for constants by the tracer."""
-TRACED_SIZES = (1009, 41, 37, 31)
-"""Atoms, edges an atom, rows and columns of the grid of the batch that is traced: fewer atoms than places."""
+INVENTED_SIZES = (509, 29, 37, 31)
+"""Atoms, edges an atom, rows and columns of the grid of the batch that is traced and compiled for: no more atoms than
+places, and about as many as a batch has, for whose sizes the compiler chooses."""
 
 Program = Callable[..., Sequence[Tensor]]
 Compiler = Callable[[torch.fx.GraphModule], Program]
@@ -179,10 +180,14 @@ class EnergyProgram:
 def _unlike(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     """Inputs of the same kinds whose sizes are different from each other and from the weights'.
 
-    The tracer takes sizes that are equal for one and the same size.
+    Tracer and compiler take sizes that are equal for one and the same size.
     """
     taken = {size for weight in weights for size in weight.shape}
-    n, k, rows, width = (next(size for size in count(first) if size not in taken) for first in TRACED_SIZES)
+    sizes = []
+    for first in INVENTED_SIZES:
+        sizes.append(next(size for size in count(first) if size not in taken))
+        taken.add(sizes[-1])
+    n, k, rows, width = sizes
     shapes = [(n,), (n,), (n,), (n, k, 3), (n * k,), (n,), (rows, width)]
     # indices of 0 are of something, and vectors of 1 have a length
     return [like.new_full(shape, float(like.is_floating_point())) for like, shape in zip(inputs, shapes, strict=False)]

@@ -16,7 +16,7 @@ from gnn.errors import InputError
 from gnn.graphs.collate import batch_of_atoms
 from gnn.models.model import Model
 from gnn.models.network import FAMILIES
-from gnn.models.program import GRID_FAMILIES, CompileWarning
+from gnn.models.program import CompileWarning, EnergyProgram, filled
 from gnn.potentials.compiled import CompiledModel
 from gnn.potentials.load import load
 from gnn.training.checkpoint import read_checkpoint
@@ -109,23 +109,28 @@ def test_a_potential_takes_compiled_members(make_checkpoint: Callable[..., Path]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_two_sizes_are_equal_where_it_is_compiled(family: str, models: dict[str, Model]) -> None:
+def test_no_two_sizes_are_equal_where_it_is_compiled(
+    family: str, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As they are in one structure alone, whose atoms are the columns of its grid."""
-    first: list[torch.Size] = []
 
-    def compiler(graph: Any) -> Any:
-        def program(*given: Any) -> Any:
-            first.extend([] if first else [tensor.shape for tensor in given])
-            return graph(*given)
+    class SeenError(Exception):
+        """What a program is first called with."""
 
-        return program
+    def program(*given: torch.Tensor) -> Any:
+        raise SeenError([tensor.shape for tensor in given])
 
-    CompiledModel(models[family], compiler).predict(batch_of_atoms([bulk("Cu", cubic=True)], 4.0))
-    numbers, vectors = first[0], first[3]
-    grid = first[6] if family in GRID_FAMILIES else ()
-    sizes = [numbers[0], vectors[1], numbers[0] * vectors[1], *grid]
-    assert len(set(sizes)) == len(sizes)
+    monkeypatch.setattr(EnergyProgram, "_traced", lambda *_: None)
+    batch = batch_of_atoms([bulk("Cu", cubic=True)], 4.0)
+    found = filled(batch, models[family].config)
+    assert found is not None
+    with pytest.raises(SeenError) as seen:
+        EnergyProgram(models[family], lambda _: program).predict(batch, found, forces=True, stress=True)
+    (shapes,) = seen.value.args
+    numbers, vectors, *rest = shapes[0], shapes[3], *(() if found.grid is None else shapes[6])
+    sizes = {*numbers, *vectors[:2], numbers[0] * vectors[1], *rest}
     assert vectors == (numbers[0], vectors[1], 3)
+    assert len(sizes) == 3 + len(rest)
 
 
 @pytest.mark.long
