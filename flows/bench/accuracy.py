@@ -103,7 +103,7 @@ def runs_of(plan: Plan) -> list[Run]:
     """All runs of ours, the first seed of every case before the second.
 
     Raises:
-        InputError: a case is unknown.
+        InputError: a case is unknown, or its configuration with the changes is none.
     """
     cases = cases_of(plan)
     longest = max(len(case.seeds) for case in cases)
@@ -111,9 +111,16 @@ def runs_of(plan: Plan) -> list[Run]:
 
 
 def own_run(plan: Plan, case: Case, seed: int) -> Run:
-    """One training; its key holds all that was changed of a plain configuration."""
+    """One training; its key holds all that was changed of a plain configuration.
+
+    Raises:
+        InputError: the changes contradict each other or are none of a training.
+    """
+    from gnn.training.config import make_config
+
     task, teacher, key = task_named(case.task), case.teacher, key_of(case, plan.changes or {}, seed)
     changes = key["changes"]
+    make_config(changes)
     if teacher is None:
         return Run(key, partial(train_and_test, task, plan.data, plan.home, merged(changes, {"seed": seed})))
     return Run(key, partial(train_taught, task, teacher, plan.data, plan.home, changes, seed))

@@ -233,9 +233,9 @@ def describe_validation(error: ValidationError) -> str:
     """Pydantic's complaints in one line: `field: what (value)`; ..."""
     parts = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "whole"
+        where = f"{'.'.join(str(part) for part in item['loc'])}: " if item["loc"] else ""
         given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r})"
-        parts.append(f"{where}: {item['msg']}{given}")
+        parts.append(f"{where}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(parts)
 
 

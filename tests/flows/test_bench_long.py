@@ -249,6 +249,12 @@ def test_seeds_go_round_the_cases(tmp_path: Path) -> None:
         accuracy.runs_of(accuracy.Plan(tmp_path, Home(tmp_path), ("x",)))
 
 
+def test_changes_that_contradict_a_case_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    plan = accuracy.Plan(tmp_path, Home(tmp_path), ("ethanol", "ni"), {"minutes": 1.0})
+    with pytest.raises(InputError, match="^training configuration: epochs and minutes are both given; give one"):
+        accuracy.runs_of(plan)
+
+
 def test_goals_over_seeds() -> None:
     def errors(energy: float) -> dict[str, Any]:
         return {"energy_mae_mev_per_atom": energy, "force_mae_mev_per_angstrom": 3.0}
