@@ -251,7 +251,7 @@ def test_seeds_go_round_the_cases(tmp_path: Path) -> None:
 
 def test_changes_that_contradict_a_case_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     plan = accuracy.Plan(tmp_path, Home(tmp_path), ("ethanol", "ni"), {"minutes": 1.0})
-    with pytest.raises(InputError, match="^training configuration: epochs and minutes are both given; give one"):
+    with pytest.raises(InputError, match=r"^training configuration: epochs and minutes are both given; give one"):
         accuracy.runs_of(plan)
 
 
@@ -273,13 +273,13 @@ def test_goals_over_seeds() -> None:
 
 
 def test_gates_are_for_what_is_configured_and_other_trainings_stand_below(tmp_path: Path) -> None:
-    plans = [accuracy.Plan(tmp_path, Home(tmp_path), ("cu", "ni"), changes) for changes in (None, {"minutes": 1})]
+    plans = [accuracy.Plan(tmp_path, Home(tmp_path), ("cu", "ni"), changes) for changes in (None, {"epochs": 1})]
     configured, shorter = (accuracy.runs_of(plan) for plan in plans)
     errors = {"energy_mae_mev_per_atom": 0.4, "force_mae_mev_per_angstrom": 12.0, "trained_on": []}
     gates, others = accuracy.table_of([record(errors, **run.key) for run in shorter + configured], "command").parts
     assert [(row[0], row[5]) for row in gates.rows] == [("ni", 3), ("ni", 3), ("cu", 3), ("cu", 3)]
-    assert ["minutes = 1" in str(row[-2]) for row in others.rows] == [True] * 4
-    assert not any("minutes = 1," in str(row[-2]) for row in gates.rows)
+    assert ["epochs = 1," in str(row[-2]) for row in others.rows] == [True] * 4
+    assert not any("epochs = 1," in str(row[-2]) for row in gates.rows)
 
 
 def test_a_teacher_is_part_of_a_run_and_of_its_row(tmp_path: Path) -> None:
