@@ -14,6 +14,7 @@ FEWEST = 10
 """Structures that a calibration needs."""
 LARGEST_SCALE = 1e3
 LEVEL = 0.9
+ROUNDING = 1e-9
 SMALLEST_SPREAD = 1e-9
 """eV/atom; a smaller spread says nothing."""
 
@@ -85,20 +86,47 @@ def calibrate(residuals: Residuals, kind: SpreadKind = "committee", ridge: float
 
 
 def interval_factor(ratios: Floats, groups: Sequence[str], level: float = LEVEL) -> float:
-    """The smallest of the ratios |error|/spread within which `level` of the votes lie.
+    """The ratio |error|/spread within which `level` of the structures of a group that is yet to come are expected.
 
-    Every group has one vote, shared among its structures, and so has the group that is yet to come, as beyond any
-    ratio (hierarchical conformal prediction: Lee, Barber and Willett, arXiv:2306.06342 (2023), section 2). A structure
-    of a new group is then within the interval with at least that probability, whatever the distribution, as long as
-    groups are exchangeable; if every structure is its own group this is split-conformal prediction (Vovk, Gammerman
-    and Shafer 2005). With fewer than level/(1 - level) groups no finite ratio promises that, and the largest is given.
+    A quantile of the ratios in which every group has one vote, shared among its structures. Which quantile, each group
+    says as if it were the one to come: the one of the others' ratios that holds `level` of its own, on average over
+    groups (the jackknife across groups; Barber, Candès, Ramdas and Tibshirani, Ann. Stat. 49, 486 (2021); Lee, Barber
+    and Willett, arXiv:2306.06342 (2023), for groups). Groups that err alike need hardly more than `level`, groups that
+    differ need more. If every structure is its own group it is split-conformal prediction (Vovk, Gammerman and Shafer
+    2005), or one rank more. Where no quantile of the others' ratios is enough, the largest ratio is given.
     """
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    sizes = np.bincount(index)
-    votes = 1.0 / (sizes[index] * (len(sizes) + 1))
-    order = np.argsort(ratios)
-    enough = np.flatnonzero(np.cumsum(votes[order]) >= level - 1e-9)
+    n_groups = int(index.max()) + 1
+    order = np.argsort(ratios, kind="stable")
+    index = index[order]
+    votes = 1.0 / np.bincount(index)[index]
+    share = needed_share(votes, index, n_groups, level)
+    enough = np.flatnonzero(np.cumsum(votes) / n_groups >= share - ROUNDING)
     return float(ratios[order[enough[0] if len(enough) else -1]])
+
+
+def needed_share(votes: Floats, index: NDArray[np.intp], n_groups: int, level: float) -> float:
+    """The share of the others' votes within which `level` of a group lies, on average over groups.
+
+    votes (n,) and index of the group (n,) are in the order of the ratios. A structure is within the quantile of the
+    others' votes if fewer of them are below it.
+    """
+    if n_groups == 1:
+        return 1.0
+    below = (np.cumsum(votes) - votes - votes * rank_in_group(index)) / (n_groups - 1)
+    by_need = np.argsort(below, kind="stable")
+    first = np.flatnonzero(np.cumsum(votes[by_need]) / n_groups >= level - ROUNDING)[0]
+    more = below[by_need][below[by_need] > below[by_need[first]] + ROUNDING]
+    return float(more[0]) if len(more) else 1.0
+
+
+def rank_in_group(index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """How many of its group come before each."""
+    together = np.argsort(index, kind="stable")
+    sizes = np.bincount(index)
+    rank = np.empty_like(index)
+    rank[together] = np.arange(len(index)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank
 
 
 def coverage(residuals: Residuals, level: float = LEVEL, splits: int = 20, seed: int = 0) -> Coverage:
