@@ -16,9 +16,12 @@ from flows.bench.tasks import Task, bring, task_named
 from flows.settings import Home
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from gnn.graphs.batch import Batch
     from gnn.potentials.load import CheckpointPotential
-    from gnn.training.calibration import Residuals
+    from gnn.training.calibration import Coverage, Residuals
     from gnn.training.checkpoint import Calibration
 
 NAME = "calibration"
@@ -34,6 +37,9 @@ COLUMNS = [
     Column(name="covered, %", digits=1),
     Column(name="± standard error", digits=1),
     Column(name="90 % within two of them"),
+    Column(name="of a group, %", digits=1),
+    Column(name="± its standard error", digits=1),
+    Column(name="90 % within two of these"),
     Column(name="half width, meV/atom", digits=2),
     Column(name="energy MAE, meV/atom", digits=2),
     Column(name="covered over halves, %", digits=1),
@@ -123,7 +129,11 @@ def residuals_of(potential: CheckpointPotential, batches: Iterable[Batch], group
 
 
 def judged(calibration: Calibration | None, valid: Residuals, test: Residuals) -> dict[str, Any]:
-    """What one split says; `halves` is the coverage when halves of all held-out groups calibrate and judge in turn."""
+    """What one split says.
+
+    `covered_of_group` is the mean over groups of the part of each that is covered; `halves` the coverage when halves of
+    all held-out groups calibrate and judge in turn.
+    """
     import numpy as np
 
     from gnn.training.calibration import Residuals, coverage
@@ -137,14 +147,24 @@ def judged(calibration: Calibration | None, valid: Residuals, test: Residuals) -
         [*valid.names(), *test.names()],
     )
     halves = asdict(coverage(pooled, splits=SPLITS)) if len(set(pooled.names())) >= 4 else None
+    inside = np.abs(test.error) <= half_widths
     return {
-        "covered": float(np.mean(np.abs(test.error) <= half_widths)) if len(test.error) else None,
+        "covered": float(np.mean(inside)) if len(test.error) else None,
+        "covered_of_group": mean_over_groups(inside, test.names()) if len(test.error) else None,
         "targets": len(test.error),
         "half_width": float(np.median(half_widths)) if len(test.error) else None,
         "interval_90": calibration.interval_90,
         "groups": len(set(test.names())),
         "halves": halves,
     }
+
+
+def mean_over_groups(inside: NDArray[np.bool_], groups: Sequence[str]) -> float:
+    """The mean over groups of the part of each that is inside."""
+    import numpy as np
+
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    return float(np.mean(np.bincount(index, weights=inside) / np.bincount(index)))
 
 
 def table_of(records: Sequence[Record], command: str) -> BenchTable:
@@ -167,6 +187,8 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     notes = [
         "Every split is trained on 60 % of the groups (of the structures where a set has none), calibrated on 20 % and "
         "judged on the last 20 %. The standard error takes splits as independent, though they share the set.",
+        "Of a group: the mean over groups, each counting alike however many structures it has, which is what an interval "
+        "is made for.",
         "Over halves: halves of the held-out groups of each training calibrate and judge in turn, 20 times.",
         "One member: last-layer rigidity. Several: their spread.",
     ]
@@ -181,24 +203,32 @@ def row(records: Sequence[Record]) -> list[Cell]:
     key = records[0]["key"]
     if not results:
         return [key["task"], key["members"], 0, *[None] * (len(COLUMNS) - 3)]
-    found = summary(
-        LEVEL,
-        [result["covered"] for result in results],
-        [result["half_width"] for result in results],
-        sum(result["targets"] for result in results),
+    of_structures, of_groups = (
+        summary(
+            LEVEL,
+            [result[name] for result in results],
+            [result["half_width"] for result in results],
+            sum(result["targets"] for result in results),
+        )
+        for name in ("covered", "covered_of_group")
     )
     halves = [result["halves"]["mean"] for result in results if result["halves"] is not None]
-    error = None if len(results) < 2 else 100 * found.standard_error
     return [
         key["task"],
         key["members"],
-        found.splits,
-        found.targets,
-        100 * found.mean,
-        error,
-        None if error is None else ("yes" if found.is_nominal else "no"),
-        1000 * found.half_width,
+        of_structures.splits,
+        of_structures.targets,
+        *verdict(of_structures),
+        *verdict(of_groups),
+        1000 * of_structures.half_width,
         sum(result["energy_mae_mev_per_atom"] for result in results) / len(results),
         100 * sum(halves) / len(halves) if halves else None,
         sum(result["cpu_s"] for result in results) / len(results),
     ]
+
+
+def verdict(found: Coverage) -> list[Cell]:
+    """Coverage and standard error in %, and whether it is nominal; one split has no standard error."""
+    if found.splits < 2:
+        return [100 * found.mean, None, None]
+    return [100 * found.mean, 100 * found.standard_error, "yes" if found.is_nominal else "no"]

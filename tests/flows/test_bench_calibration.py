@@ -18,7 +18,14 @@ from gnn.training.checkpoint import Calibration
 
 
 def record(covered: float | None, seed: int = 0, **key: Any) -> Record:
-    result = {"covered": covered, "targets": 50, "half_width": 0.004, "halves": {"mean": 0.91}, "cpu_s": 60.0}
+    result = {
+        "covered": covered,
+        "covered_of_group": covered,
+        "targets": 50,
+        "half_width": 0.004,
+        "halves": {"mean": 0.91},
+        "cpu_s": 60.0,
+    }
     named = {"task": "3bpa", "preset": "small", "epochs": 10, "members": 1, "split_seed": seed} | key
     return {"key": named, "result": {**result, "energy_mae_mev_per_atom": 1.5}, "where": {}, "versions": {}}
 
@@ -58,10 +65,16 @@ def test_one_split_is_judged_by_the_interval_of_its_own_validation() -> None:
     )
     found = bench.judged(Calibration(energy_scale=1.0, n=400, interval_90=1.645), valid, test)
     assert found["covered"] == pytest.approx(0.9, abs=0.03)
+    assert found["covered_of_group"] == pytest.approx(found["covered"], abs=1e-12)
     assert (found["targets"], found["groups"], found["half_width"]) == (600, 300, 1.645)
     assert found["halves"]["splits"] == 20
     assert found["halves"]["mean"] == pytest.approx(0.9, abs=0.02)
     assert bench.judged(None, valid, test)["covered"] is None
+
+
+def test_groups_count_alike() -> None:
+    inside = np.array([True] * 8 + [False, True, False, False])
+    assert bench.mean_over_groups(inside, [*"aaaaaaaa", *"bb", *"cc"]) == pytest.approx((1.0 + 0.5 + 0.0) / 3)
 
 
 def test_residuals_are_errors_and_uncertainties_of_labelled_structures() -> None:
