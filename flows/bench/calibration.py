@@ -187,8 +187,8 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     notes = [
         "Every split is trained on 60 % of the groups (of the structures where a set has none), calibrated on 20 % and "
         "judged on the last 20 %. The standard error takes splits as independent, though they share the set.",
-        "Of a group: the mean over groups, each counting alike however many structures it has, which is what an interval "
-        "is made for.",
+        "Of a group: the mean over groups, each counting alike however many structures it has; an interval is made for "
+        "structures of new groups.",
         "Over halves: halves of the held-out groups of each training calibrate and judge in turn, 20 times.",
         "One member: last-layer rigidity. Several: their spread.",
     ]
