@@ -16,9 +16,6 @@ from flows.bench.tasks import Task, bring, task_named
 from flows.settings import Home
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gnn.graphs.batch import Batch
     from gnn.potentials.load import CheckpointPotential
     from gnn.training.calibration import Coverage, Residuals
@@ -136,7 +133,7 @@ def judged(calibration: Calibration | None, valid: Residuals, test: Residuals) -
     """
     import numpy as np
 
-    from gnn.training.calibration import Residuals, coverage
+    from gnn.training.calibration import Residuals, coverage, mean_over_groups
 
     if calibration is None or calibration.interval_90 is None:
         return {"covered": None, "targets": len(test.error), "half_width": None, "halves": None}
@@ -157,14 +154,6 @@ def judged(calibration: Calibration | None, valid: Residuals, test: Residuals) -
         "groups": len(set(test.names())),
         "halves": halves,
     }
-
-
-def mean_over_groups(inside: NDArray[np.bool_], groups: Sequence[str]) -> float:
-    """The mean over groups of the part of each that is inside."""
-    import numpy as np
-
-    _, index = np.unique(np.asarray(groups), return_inverse=True)
-    return float(np.mean(np.bincount(index, weights=inside) / np.bincount(index)))
 
 
 def table_of(records: Sequence[Record], command: str) -> BenchTable:

@@ -96,21 +96,21 @@ def interval_factor(ratios: Floats, groups: Sequence[str], level: float = LEVEL)
     2005), or one rank more. Where no quantile of the others' ratios is enough, the largest ratio is given.
     """
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    n_groups = int(index.max()) + 1
     order = np.argsort(ratios, kind="stable")
     index = index[order]
     votes = 1.0 / np.bincount(index)[index]
-    share = needed_share(votes, index, n_groups, level)
-    enough = np.flatnonzero(np.cumsum(votes) / n_groups >= share - ROUNDING)
+    share = needed_share(votes, index, level)
+    enough = np.flatnonzero(np.cumsum(votes) / (index.max() + 1) >= share - ROUNDING)
     return float(ratios[order[enough[0] if len(enough) else -1]])
 
 
-def needed_share(votes: Floats, index: NDArray[np.intp], n_groups: int, level: float) -> float:
+def needed_share(votes: Floats, index: NDArray[np.intp], level: float) -> float:
     """The share of the others' votes within which `level` of a group lies, on average over groups.
 
     votes (n,) and index of the group (n,) are in the order of the ratios. A structure is within the quantile of the
     others' votes if fewer of them are below it.
     """
+    n_groups = index.max() + 1
     if n_groups == 1:
         return 1.0
     below = (np.cumsum(votes) - votes - votes * rank_in_group(index)) / (n_groups - 1)
@@ -127,6 +127,12 @@ def rank_in_group(index: NDArray[np.intp]) -> NDArray[np.intp]:
     rank = np.empty_like(index)
     rank[together] = np.arange(len(index)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return rank
+
+
+def mean_over_groups(inside: NDArray[np.bool_], groups: Sequence[str]) -> float:
+    """The mean over groups of the part of each that is inside, every group alike; (n,) both."""
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    return float(np.mean(np.bincount(index, weights=inside) / np.bincount(index)))
 
 
 def coverage(residuals: Residuals, level: float = LEVEL, splits: int = 20, seed: int = 0) -> Coverage:

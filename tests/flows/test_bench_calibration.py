@@ -72,11 +72,6 @@ def test_one_split_is_judged_by_the_interval_of_its_own_validation() -> None:
     assert bench.judged(None, valid, test)["covered"] is None
 
 
-def test_groups_count_alike() -> None:
-    inside = np.array([True] * 8 + [False, True, False, False])
-    assert bench.mean_over_groups(inside, [*"aaaaaaaa", *"bb", *"cc"]) == pytest.approx((1.0 + 0.5 + 0.0) / 3)
-
-
 def test_residuals_are_errors_and_uncertainties_of_labelled_structures() -> None:
     from ase.build import bulk
 

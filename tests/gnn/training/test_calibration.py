@@ -15,6 +15,7 @@ from gnn.training.calibration import (
     calibrate,
     coverage,
     interval_factor,
+    mean_over_groups,
     summary,
 )
 
@@ -148,6 +149,11 @@ def test_nine_of_ten_structures_of_a_new_group_are_within(groups: int, effect: f
 
 def test_one_group_gives_its_largest_ratio() -> None:
     assert interval_factor(np.arange(5.0), list("aaaaa")) == 4.0
+
+
+def test_groups_count_alike() -> None:
+    inside = np.array([True] * 8 + [False, True, False, False])
+    assert mean_over_groups(inside, [*"aaaaaaaa", *"bb", *"cc"]) == pytest.approx((1.0 + 0.5 + 0.0) / 3)
 
 
 def test_a_summary_knows_whether_it_is_nominal() -> None:
