@@ -12,18 +12,22 @@ from gnn.training.checkpoint import Calibration, SpreadKind
 
 FEWEST = 10
 """Structures that a calibration needs."""
-LARGEST_SCALE = 1e3
+LEAST_FACTOR = 1e-12
+"""Of a scale and of an interval's factor: errors of nothing at all would make them 0."""
 LEVEL = 0.9
 ROUNDING = 1e-9
 SMALLEST_SPREAD = 1e-9
-"""eV/atom; a smaller spread says nothing."""
+"""eV/atom of a committee, no unit of a last layer; a smaller spread says nothing."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Held-out structures: error and spread of the energy per atom in eV, and what each belongs to; (n,) all."""
+    """Held-out structures: error of the energy per atom in eV, spread, and what each belongs to; (n,) all.
+
+    The spread is in eV/atom where it is a committee's; a last layer's has no unit and is about √D.
+    """
 
     error: Floats
     spread: Floats
@@ -73,14 +77,14 @@ def calibrate(residuals: Residuals, kind: SpreadKind = "committee", ridge: float
     if len(usable.error) < FEWEST:
         return None
     scale = float(np.sqrt(np.mean(np.square(usable.error)) / np.mean(np.square(usable.spread))))
-    scale = min(max(scale, 1.0 / LARGEST_SCALE), LARGEST_SCALE)
+    scale = max(scale, LEAST_FACTOR)
     ratios = np.abs(usable.error) / (scale * usable.spread)
     return Calibration(
         energy_scale=scale,
         n=len(usable.error),
         kind=kind,
         ridge=ridge,
-        interval_90=max(interval_factor(ratios, usable.names()), 1.0 / LARGEST_SCALE),
+        interval_90=max(interval_factor(ratios, usable.names()), LEAST_FACTOR),
         groups=len(set(usable.names())),
     )
 

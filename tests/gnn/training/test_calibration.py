@@ -44,6 +44,24 @@ def test_calibration_finds_the_factor() -> None:
     assert (found.n, found.groups, found.kind) == (4000, 4000, "committee")
 
 
+@given(st.floats(-7.0, 7.0))
+def test_the_uncertainty_is_as_large_as_the_errors_whatever_the_unit_of_the_spread(magnitude: float) -> None:
+    """A last layer's spread is about √D: errors of an accurate network are a ten-thousandth of it."""
+    random = np.random.default_rng(0)
+    error = 1e-3 * random.normal(size=400)
+    spread = 10.0**magnitude * random.uniform(0.5, 2.0, size=400)
+    found = calibrate(Residuals(error, spread))
+    assert found is not None
+    uncertainty = found.energy_scale * spread
+    assert np.sqrt(np.mean(uncertainty**2)) == pytest.approx(np.sqrt(np.mean(error**2)))
+
+
+def test_errors_of_nothing_leave_factors_that_are_positive() -> None:
+    found = calibrate(Residuals(np.zeros(20), np.ones(20)))
+    assert found is not None
+    assert 0.0 < found.energy_scale <= 1e-9
+
+
 def test_no_calibration_without_spread_or_with_few_structures() -> None:
     ones = np.ones(4000)
     assert calibrate(Residuals(ones, 0.0 * ones)) is None
