@@ -76,6 +76,8 @@ class ModelConfig(BaseModel):
     """Scalar properties with a head of their own."""
     property_scales: dict[str, PropertyScale] = {}
     """Scale of each property's targets; mean 0 and deviation 1 where none is given."""
+    property_shifts: bool = False
+    """Property heads have a shift by theory, which they always have where there are several theories."""
     zbl: bool = False
     """Add the Ziegler–Biersack–Littmark core repulsion between close atoms."""
 
@@ -116,6 +118,11 @@ class ModelConfig(BaseModel):
     def by_theory(self, energies: dict[str, dict[str, float]]) -> list[list[float]]:
         """`references` or `bonding` as a row a theory, a column an element; 0 where nothing is named."""
         return [[energies.get(theory, {}).get(element, 0.0) for element in self.elements] for theory in self.theories]
+
+    @property
+    def shifts_properties(self) -> bool:
+        """Whether a level of theory has a say in its properties."""
+        return self.property_shifts or len(self.theories) > 1
 
     @property
     def message_channels(self) -> int:

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnn.models.config import PropertyScale
+from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.linear import SILU_GAIN, Linear
-from gnn.structures.properties import PropertySpec
 
 READOUT_GAIN = 0.3
 """Spread of a fresh readout: training starts near the reference energies."""
@@ -75,13 +74,11 @@ class PropertyHead(nn.Module):
     The readout is shared; where there are several levels of theory, each adds a shift of its own.
     """
 
-    def __init__(
-        self, channels: int, layers: int, hidden: int, n_theories: int, spec: PropertySpec, scale: PropertyScale
-    ) -> None:
+    def __init__(self, config: ModelConfig, name: str) -> None:
         super().__init__()
-        self.readout = AtomReadout(channels, layers, hidden, 1)
-        self.shift = TheoryShift(channels, n_theories) if n_theories > 1 else None
-        self.spec, self.scale = spec, scale
+        self.readout = AtomReadout(config.channels, config.layers, config.readout_hidden, 1)
+        self.shift = TheoryShift(config.channels, len(config.theories)) if config.shifts_properties else None
+        self.spec, self.scale = config.properties[name], config.property_scales.get(name, PropertyScale())
 
     def forward(self, features: list[Tensor], theory: Tensor, structure: Tensor, n_atoms: Tensor) -> Tensor:
         """Shapes: features (N, C) a layer, theory of each atom (N,) -> (B,) or, for an atomic property, (N,)."""

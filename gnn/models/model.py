@@ -48,14 +48,8 @@ class Model(ExactConstants):
         super().__init__()
         self.config = config
         self.network = FAMILIES[config.family](config)
-        sizes = (config.channels, config.layers, config.readout_hidden, len(config.theories))
-        self.energy_head = EnergyHead(*sizes)
-        self.property_heads = nn.ModuleDict(
-            {
-                name: PropertyHead(*sizes, spec, config.property_scales.get(name, PropertyScale()))
-                for name, spec in config.properties.items()
-            }
-        )
+        self.energy_head = EnergyHead(config.channels, config.layers, config.readout_hidden, len(config.theories))
+        self.property_heads = nn.ModuleDict({name: PropertyHead(config, name) for name in config.properties})
         self.zbl = ZblRepulsion(config.cutoff) if config.zbl else None
         self.bonding = Bonding(config) if any(map(any, config.by_theory(config.bonding))) else None
         self.constant("references", torch.tensor(config.by_theory(config.references), dtype=torch.float64))

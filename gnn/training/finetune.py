@@ -25,8 +25,8 @@ from gnn.models.element_weights import ElementWeights
 from gnn.models.model import Model, build_model
 from gnn.structures.properties import PropertySpec
 
-MOST_STRUCTURES = 500
-"""Training structures that reference energies are fitted to."""
+ENOUGH_STRUCTURES = 500
+"""Training structures that reference energies are fitted to, where every new element is among them."""
 
 References = dict[str, dict[str, float]]
 
@@ -99,6 +99,7 @@ def continued(
             "bonding": {theory: known.bonding.get(start.base(theory), {}) for theory in graph_set.theories},
             "properties": properties,
             "property_scales": {n: known.property_scales.get(n, scale) for n, scale in scales.items()},
+            "property_shifts": known.shifts_properties,
         }
     )
 
@@ -107,7 +108,7 @@ def first_references(start: Start, graph_set: GraphSet) -> References:
     """References before any fit: the start's where it has them, else the data's; isolated atoms win in a new theory."""
     found: References = {}
     for theory in graph_set.theories:
-        own = dict(graph_set.references[theory].energies)
+        own = dict(graph_set.references[theory].energies) if theory in graph_set.references else {}
         inherited = start.model.references.get(start.base(theory), {})
         fitted = set(unsettled(start, graph_set).get(theory, []))
         isolated_theory = theory not in start.model.theories and not fitted
@@ -116,10 +117,10 @@ def first_references(start: Start, graph_set: GraphSet) -> References:
 
 
 def unsettled(start: Start, graph_set: GraphSet) -> dict[str, list[str]]:
-    """By theory, the elements whose references must be fitted to what the start leaves over."""
+    """By theory with energies, the elements whose references must be fitted to what the start leaves over."""
     found = {}
-    for theory in graph_set.theories:
-        given, base = graph_set.references[theory], start.base(theory)
+    for theory, given in graph_set.references.items():
+        base = start.base(theory)
         theirs = start.reference_sources.get(base, {})
         inherited = theory in start.model.theories
         unknown = [e for e in graph_set.elements if not (inherited and e in start.model.elements)]
@@ -134,22 +135,37 @@ def unsettled(start: Start, graph_set: GraphSet) -> dict[str, list[str]]:
 def settled(model: Model, batches: Iterable[Batch], wanted: dict[str, list[str]]) -> References:
     """The model's references with those of the `wanted` elements shifted so that E - E_model is least on the batches.
 
-    Least squares of smallest norm: an element that the structures do not tell apart from others shares their shift.
+    Of more than `ENOUGH_STRUCTURES` only those are looked at that show a wanted element for the first time. Least
+    squares of smallest norm: an element that the structures do not tell apart from others shares their shift.
     """
     config = model.config
     references = {theory: dict(energies) for theory, energies in config.references.items()}
     rows: dict[str, list[tuple[Tensor, float]]] = {theory: [] for theory in config.theories}
+    missing = {(theory, element) for theory, elements in wanted.items() for element in elements}
     seen = 0
     for batch in batches:
-        for index, counts, rest in _left_over(model, batch):
-            rows[config.theories[index]].append((counts, rest))
+        shown = _energies_shown(batch, config)
+        if seen < ENOUGH_STRUCTURES or missing & shown:
+            for index, counts, rest in _left_over(model, batch):
+                rows[config.theories[index]].append((counts, rest))
+        missing -= shown
         seen += batch.n_structures
-        if seen >= MOST_STRUCTURES:
+        if seen >= ENOUGH_STRUCTURES and not missing:
             break
     for theory, elements in wanted.items():
         for element, shift in _shifts(rows[theory], elements).items():
             references[theory][element] = references[theory].get(element, 0.0) + shift
     return references
+
+
+def _energies_shown(batch: Batch, config: ModelConfig) -> set[tuple[str, str]]:
+    """Theories and elements that the energies of a batch say something of."""
+    if batch.labels is None:
+        return set()
+    labelled = batch.labels.energy_mask.index_select(0, batch.structure)
+    theories = batch.theory.index_select(0, batch.structure)[labelled]
+    pairs = torch.stack([theories, batch.numbers[labelled]], dim=1).unique(dim=0).tolist()
+    return {(config.theories[theory], chemical_symbols[number]) for theory, number in pairs}
 
 
 def _left_over(model: Model, batch: Batch) -> list[tuple[int, Tensor, float]]:

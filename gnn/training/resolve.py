@@ -43,6 +43,7 @@ FROM_DATA = (
     "mean_neighbours",
     "properties",
     "property_scales",
+    "property_shifts",
 )
 """What the data decide about an architecture; a user's override of these would break it."""
 

@@ -14,6 +14,7 @@ import torch
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import PropertyStatistics
+from gnn.models.config import PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.structures.properties import PropertySpec
 from gnn.training.ema import copy_weights
@@ -157,14 +158,7 @@ def _with_al(data: Any) -> list[bool]:
 
 
 def test_a_new_property_gets_a_head_and_a_lost_one_goes(copper: Any, start: Start, begin: Callable[..., Any]) -> None:
-    spec = PropertySpec(unit="eV")
-    statistics = copper.graph_set.statistics.model_copy(
-        update={"properties": {"gap": PropertyStatistics(n=16, mean=2.0, std=0.5)}}
-    )
-    data = replace(
-        copper, graph_set=copper.graph_set.model_copy(update={"properties": {"gap": spec}, "statistics": statistics})
-    )
-    model, recipe = begin(start, data)
+    model, recipe = begin(start, with_gap(copper))
     assert list(model.property_heads) == ["gap"]
     assert recipe.model.property_scales["gap"].mean == 2.0
     assert torch.equal(model.predict(whole(copper)).energy, start.network().predict(whole(copper)).energy)
@@ -186,6 +180,72 @@ def test_theories_without_data_are_left_out(copper: Any, start: Start, begin: Ca
     batch = whole(copper)
     expected = two.network().predict(replace(batch, theory=torch.ones_like(batch.theory))).energy
     np.testing.assert_allclose(model.predict(batch).energy.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_the_child_of_several_theories_keeps_the_properties_of_the_one_it_goes_on_with(
+    copper: Any, start: Start, begin: Callable[..., Any]
+) -> None:
+    data = with_gap(copper)
+    config = start.model.model_copy(
+        update={
+            "theories": ["other", THEORY],
+            "references": {"other": {"Al": 9.0, "Cu": 9.0}, **start.model.references},
+            "properties": data.graph_set.properties,
+            "property_scales": {"gap": PropertyScale(mean=1.0, std=0.3)},
+        }
+    )
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(v) for name, v in build_model(config, 5).named_parameters()}
+    model, _ = begin(Start(config, "sha", weights, ISOLATED), data)
+    batch = whole(copper)
+    parents = Start(config, "sha", weights).network().predict(replace(batch, theory=torch.ones_like(batch.theory)))
+    others = Start(config, "sha", weights).network().predict(batch)
+    torch.testing.assert_close(model.predict(batch).properties["gap"], parents.properties["gap"])
+    assert not torch.allclose(parents.properties["gap"], others.properties["gap"])
+
+
+def with_gap(data: Any) -> Any:
+    """The data with a property that there are labels of."""
+    statistics = data.graph_set.statistics.model_copy(
+        update={"properties": {"gap": PropertyStatistics(n=16, mean=2.0, std=0.5)}}
+    )
+    changes = {"properties": {"gap": PropertySpec(unit="eV")}, "statistics": statistics}
+    return replace(data, graph_set=data.graph_set.model_copy(update=changes))
+
+
+def test_a_theory_without_energies_has_no_references_to_settle(
+    copper: Any, start: Start, begin: Callable[..., Any]
+) -> None:
+    data = with_gap(copper)
+    model, recipe = begin(start, replace(data, graph_set=data.graph_set.model_copy(update={"references": {}})))
+    assert recipe.model.references == start.model.references
+    assert torch.equal(model.predict(whole(copper)).energy, start.network().predict(whole(copper)).energy)
+
+
+def test_an_element_that_comes_late_has_its_reference_fitted_too(
+    copper: Any, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gnn.training import finetune
+
+    monkeypatch.setattr(finetune, "ENOUGH_STRUCTURES", 4)
+    parent = start.network()
+    pure = [g for g in copper.held["train"] if set(g.numbers.tolist()) == {29}]
+    mixed = next(g for g in copper.held["train"] if 13 in g.numbers)
+    # unlabelled energies say nothing of an element, whenever it comes
+    unlabelled = replace(mixed, energy=None)
+    graphs = [*[pure[k % len(pure)] for k in range(8)], unlabelled, pure[0], mixed, pure[0]]
+
+    def shifted(graph: Any) -> Any:
+        if graph.energy is None:
+            return graph
+        known = {29: 4.0, 13: -6.0}
+        more = sum(known[number] for number in graph.numbers.tolist())
+        return replace(graph, energy=float(parent.predict(batch_of(copper, graph)).energy) + more)
+
+    batches = (batch_of(copper, shifted(graph)) for graph in graphs)
+    found = finetune.settled(parent, batches, {THEORY: ["Al", "Cu"]})
+    assert found[THEORY] == pytest.approx({"Al": -7.5, "Cu": 4.5}, abs=1e-3)
+    assert len(list(batches)) == 1  # what comes after the last missing one is not read
 
 
 def test_what_cannot_go_on_is_refused(copper: Any, start: Start, tiny_config: Callable[..., Any]) -> None:
