@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, ShardCounts
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
-from gnn.files import digest, write_text
+from gnn.files import digest, file_sha256, write_text
 from gnn.overlay import dotted
 from gnn.screening.campaign import NAME, CampaignSpec
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
@@ -160,13 +160,14 @@ def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:
         raise InputError(
             f"model {spec.model} was not trained on energies or forces (it predicts {only}), so it ranks nothing"
         )
+    theory = _theory(spec, manifest)
     return ModelPin(
         uri=spec.model,
         version=found.version,
         sha256=found.sha256,
         path=home.relative(found.path),
-        theory=_theory(spec, manifest),
-        elements=manifest.elements,
+        theory=theory,
+        elements=sorted(manifest.elements_at(theory)),
     )
 
 
@@ -186,11 +187,23 @@ def _foreign_pin(spec: CampaignSpec) -> ModelPin:
     potential = foreign(name)
     if spec.theory is not None and spec.theory != potential.theory:
         raise InputError(f"model {spec.model} has the theory {potential.theory}, not {spec.theory!r}")
-    elements = sorted(potential.elements)
-    sha256 = digest({"foreign": name, "theory": potential.theory, "elements": elements})
     return ModelPin(
-        uri=spec.model, version=None, sha256=sha256, theory=potential.theory, elements=elements, path=None, foreign=name
+        uri=spec.model,
+        version=None,
+        sha256=_foreign_digest(name, potential),
+        theory=potential.theory,
+        elements=sorted(potential.elements),
+        path=None,
+        foreign=name,
     )
+
+
+def _foreign_digest(name: str, potential: Potential) -> str:
+    """What tells one foreign model from another: its name and what it knows, and its file where its name has one."""
+    model = name.partition(":")[2]
+    known = {"foreign": name, "theory": potential.theory, "elements": sorted(potential.elements)}
+    path = Path(model)
+    return digest(known | ({"file": file_sha256(path)} if model and path.is_file() else {}))
 
 
 _potentials: dict[tuple[str, str], Potential] = {}
@@ -213,7 +226,10 @@ def _loaded(model: ModelPin, home: Home) -> Potential:
     if model.foreign is not None:
         from gnn.potentials.foreign import foreign
 
-        return foreign(model.foreign)
+        potential = foreign(model.foreign)
+        if _foreign_digest(model.foreign, potential) != model.sha256:
+            raise SluiceError(f"{model.uri} is another model than the campaign began with; start anew with --fresh")
+        return potential
     from gnn.potentials.load import load
     from gnn.training.checkpoint import read_manifest
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gnn.graphs.batch import Batch
     from gnn.graphs.graph import Graph
+    from gnn.graphs.graph_set import Split
     from gnn.structures.cards import Card
     from gnn.training.checkpoint import CheckpointManifest
 
@@ -47,10 +48,12 @@ def evaluate(
 ) -> EvaluateResult:
     """Evaluate a checkpoint (folder, `models:/` URI or name) on a lake data set or a file.
 
-    Of a data set that the model was trained on, only its own `split` is used; of others everything.
+    Of a data set that the model was trained on, only its own `split` is used, to whose `test` belongs what another
+    version of the data set has beside; of others everything.
 
     Raises:
-        InputError: no such model, data set or file, or nothing in it that the model can be compared with.
+        InputError: no such model, data set or file, nothing in it that the model can be compared with, or it is not
+            known here what of it the model has seen.
     """
     from gnn.models.device import device_of
     from gnn.training.checkpoint import read_checkpoint
@@ -90,36 +93,54 @@ def name_of(found: Found) -> str:
 def source_of(
     data: str, home: Home, manifest: CheckpointManifest, split: Part, card: str | None, theory: str | None
 ) -> Source:
-    """Graphs of a file, or of a lake data set (the model's own split of it where it has one).
+    """Graphs of a file, or of a lake data set (the model's own split of it where it was trained on it).
 
     A data set goes before a file or folder of its name: read from the folder it was ingested from, its training split
     would count as unseen.
 
     Raises:
-        InputError: neither a file nor a data set of the lake.
+        InputError: neither a file nor a data set of the lake, or the model's graph set is not here.
     """
+    from gnn.graphs.graph_set import MANIFEST_NAME
+    from gnn.graphs.loader import GraphData
+    from gnn.lake.reference import parse_reference
     from gnn.lake.table import Lake
 
     if Path(data).exists() and data not in Lake(home.lake).datasets():
         return file_source(Path(data), home, manifest, card, theory)
-    own = None if split == "all" else own_split(data, home, manifest, split)
-    return own or lake_source(data, home, manifest)
-
-
-def own_split(data: str, home: Home, manifest: CheckpointManifest, split: Part) -> Source | None:
-    """The part of the model's own graph set that belongs to `data`; None where that set is not here or differs."""
-    from gnn.graphs.loader import GraphData
-    from gnn.lake.reference import parse_reference
-
     name, version = parse_reference(data)
+    used = {item.dataset: item.version for item in manifest.data.inputs}
+    if split == "all" or name not in used:
+        return lake_source(data, home, manifest)
     folder = home.graphs / manifest.graph_set_id[:16]
-    used = {item.dataset: item for item in manifest.data.inputs}
-    if name not in used or not (folder / "graph_set.json").is_file() or split == "all":
-        return None
-    if version is not None and version != used[name].version:
-        return None
-    graphs = GraphData(home.graphs, folder).graphs(split)
-    return Source(f"{name}@{used[name].version} ({split} split)", (g for g in graphs if g.dataset == name))
+    if not (folder / MANIFEST_NAME).is_file():
+        raise InputError(
+            f"what the model has seen of {name} is not known here: its graph set {folder.name} is not in {home.graphs};"
+            " --split all takes everything"
+        )
+    if version in (None, used[name]):
+        graphs = GraphData(home.graphs, folder).graphs(split)
+        return Source(f"{name}@{used[name]} ({split} split)", (g for g in graphs if g.dataset == name))
+    return in_role(lake_source(data, home, manifest), name, folder, split)
+
+
+def in_role(source: Source, name: str, folder: Path, split: Split) -> Source:
+    """What of another version of a data set is in a split of the model's own; what is new is in its test split."""
+    from gnn.graphs.graph_set import GraphSet
+    from gnn.graphs.members import read_roles
+
+    graph_set = GraphSet.read(folder)
+    roles = read_roles(folder / graph_set.splits_path, name, by_group=graph_set.split_by == "group")
+
+    def graphs() -> Iterator[Graph]:
+        for graph in source.graphs:
+            role = roles.of(graph.structure_id, graph.group) or "test"
+            if role == split:
+                yield graph
+            else:
+                source.skipped[f"{role} of the training"] += 1
+
+    return Source(f"{source.name} ({split} split)", graphs(), source.skipped)
 
 
 def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
@@ -192,9 +213,8 @@ def known_to(manifest: CheckpointManifest, source: Source) -> Iterator[Graph]:
     """The graphs that the model can be compared on; the others are counted in `source.skipped` by reason."""
     from ase.data import chemical_symbols
 
-    elements = set(manifest.elements)
     for graph in source.graphs:
-        strangers = sorted({chemical_symbols[z] for z in graph.numbers} - elements)
+        strangers = sorted({chemical_symbols[z] for z in graph.numbers} - manifest.elements_at(graph.theory))
         if graph.is_isolated_atom:
             source.skipped["isolated atom"] += 1
         elif strangers:

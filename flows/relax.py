@@ -35,8 +35,7 @@ def open_potential(
     if model.startswith(FOREIGN):
         from gnn.potentials.foreign import foreign
 
-        name, _, which = model.removeprefix(FOREIGN).partition(":")
-        found = foreign(name, **({"model": which} if which else {}))
+        found = foreign(model.removeprefix(FOREIGN))
         if theory not in (None, found.theory):
             raise InputError(f"{model} gives energies of {found.theory}, not of {theory}")
         return found

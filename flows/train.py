@@ -55,6 +55,7 @@ def train(config: TrainConfig, home: Home, cluster: str = "local", show: bool = 
         with start_tracker(plan, home).running() as tracker:
             outcomes = train_members(plan, home, cluster, tracker, show)
             manifest = conclude(plan, outcomes, tracker, time.monotonic() - started)
+        note_run(plan, tracker.run_id, concluded=True)
     run_id = known_run(plan)
     version = register_checkpoint(plan, home, run_id)
     return result_of(plan, home, manifest, run_id, version, time.monotonic() - started)
@@ -132,7 +133,7 @@ def start_tracker(plan: Plan, home: Home) -> MlflowTracker:
         "data": ", ".join(f"{i.dataset}@{i.version}" for i in plan.data.graph_set.inputs),
     }
     tracker = MlflowTracker.start(home, plan.config.experiment, name, tags, known_run(plan))
-    write_text(run_file(plan), json.dumps({"run_id": tracker.run_id}))
+    note_run(plan, tracker.run_id, concluded=False)
     recipe = plan.members[0].recipe
     tracker.params({**plan.config.model_dump(mode="json"), "resolved": resolved_params(recipe)})
     tracker.text(environment(), "environment.txt")
@@ -147,24 +148,36 @@ def resolved_params(recipe: Recipe) -> dict[str, Any]:
 
 
 def run_file(plan: Plan) -> Path:
-    """Where the id of the MLflow run is remembered."""
+    """Where the MLflow run is remembered."""
     return plan.checkpoint.with_name(f"{plan.checkpoint.name}-{RUN_NAME}")
+
+
+def note_run(plan: Plan, run_id: str, concluded: bool) -> None:
+    """Remember the MLflow run, and whether it was told everything."""
+    write_text(run_file(plan), json.dumps({"run_id": run_id, "concluded": concluded}))
+
+
+def noted_run(plan: Plan) -> dict[str, Any]:
+    """What is remembered of the MLflow run; nothing where the training did not begin yet."""
+    path = run_file(plan)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def known_run(plan: Plan) -> str | None:
     """The MLflow run that this training began with; None where it did not begin yet."""
-    path = run_file(plan)
-    return str(json.loads(path.read_text(encoding="utf-8"))["run_id"]) if path.is_file() else None
+    return noted_run(plan).get("run_id")
 
 
 # ---- after
 
 
 def finished_checkpoint(plan: Plan) -> CheckpointManifest | None:
-    """The checkpoint of this very training, if all of it was done before; its files are verified."""
+    """The checkpoint of this very training, if all of it was done and told before; its files are verified."""
     from gnn.training.checkpoint import MANIFEST_NAME, read_checkpoint
 
-    if not (plan.checkpoint / MANIFEST_NAME).is_file() or finished_states(plan) is None:
+    if not noted_run(plan).get("concluded") or not (plan.checkpoint / MANIFEST_NAME).is_file():
+        return None
+    if finished_states(plan) is None:
         return None
     return read_checkpoint(plan.checkpoint)[0]
 

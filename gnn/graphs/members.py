@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gnn.files import write_atomically
-from gnn.graphs.graph_set import Split
+from gnn.graphs.graph_set import SPLITS, Split
 
 FILE_NAME = "splits.parquet"
 REFERENCE = "reference"
 DROPPED = "dropped"
-ROLES = ("train", "valid", "test", REFERENCE, DROPPED)
+ROLES = (*SPLITS, REFERENCE, DROPPED)
 
 SCHEMA = pa.schema(
     [
@@ -50,6 +50,27 @@ class Members:
     def of(self, split: Split) -> NDArray[np.int64]:
         """Indices of the members of a split."""
         return np.flatnonzero(self.role == ROLES.index(split))
+
+
+@dataclass(frozen=True)
+class KnownRoles:
+    """What became of the structures of one data set: role by structure id, and by group of those in a split."""
+
+    of_structure: Mapping[str, str]
+    of_group: Mapping[str, str]
+
+    def of(self, structure_id: str, group: str | None) -> str | None:
+        """The role of a structure, or that of its group; None where neither was among the members."""
+        own = self.of_structure.get(structure_id)
+        return own if own is not None or group is None else self.of_group.get(group)
+
+
+def read_roles(path: Path, dataset: str, by_group: bool) -> KnownRoles:
+    """The roles of a data set's structures, and of its groups if they were split as one."""
+    table = pq.read_table(path, columns=["structure_id", "group", "role"], filters=[("dataset", "=", dataset)])
+    ids, groups, roles = (table.column(name).to_pylist() for name in table.column_names)
+    splits = ((group, role) for group, role in zip(groups, roles, strict=True) if group is not None and role in SPLITS)
+    return KnownRoles(dict(zip(ids, roles, strict=True)), dict(splits) if by_group else {})
 
 
 def write_members(path: Path, table: pa.Table) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch, edge_vectors
 from gnn.models.bonding import Bonding
-from gnn.models.config import ModelConfig, PropertyScale
+from gnn.models.config import ModelConfig
 from gnn.models.constants import ExactConstants
 from gnn.models.derivatives import Derivatives, derivatives
 from gnn.models.heads import EnergyHead, PropertyHead

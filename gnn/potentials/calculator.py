@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from gnn.errors import InputError
 from gnn.potentials.edges import SKIN, EdgeKeeper, Frame
 from gnn.potentials.evaluate import split
 from gnn.potentials.potential import (
@@ -30,10 +31,16 @@ class SluiceCalculator(Calculator):
     Args:
         potential: what computes.
         skin: Å; neighbours are searched again only where atoms or cell have moved enough.
+
+    Raises:
+        InputError: the potential has no energies.
     """
 
     def __init__(self, potential: Potential, skin: float = SKIN) -> None:
         super().__init__()
+        if "energy" not in potential.provides:
+            only = ", ".join(sorted(potential.provides))
+            raise InputError(f"a model of {only} alone has no energies for a calculator; use predict_atoms")
         self.potential = potential
         given = [name for name in LABELS if name in potential.provides]
         self.implemented_properties = ["energy", "free_energy", *given]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
+from inspect import signature
 from pathlib import Path
 from threading import local
 from typing import Any
@@ -127,16 +128,20 @@ def foreign_names() -> list[str]:
     return sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
 
 
-def foreign(name: str, **settings: Any) -> Potential:
-    """The foreign potential called `name`; `settings` go to its maker.
+def foreign(name: str) -> Potential:
+    """The foreign potential `NAME`, or `NAME:MODEL` where its maker takes a model.
 
     Raises:
-        InputError: there is none of that name, or the package behind it is not installed.
+        InputError: there is none of that name, it takes no model, or the package behind it is not installed.
     """
-    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
-        potential: Potential = entry.load()(**settings)
+    kind, _, model = name.partition(":")
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        make = entry.load()
+        if model and "model" not in signature(make).parameters:
+            raise InputError(f"foreign:{kind} takes no model: leave out {model!r}")
+        potential: Potential = make(model=model) if model else make()
         return potential
-    raise InputError(f"no foreign potential {name!r}; there are {', '.join(foreign_names()) or 'none'}")
+    raise InputError(f"no foreign potential {kind!r}; there are {', '.join(foreign_names()) or 'none'}")
 
 
 def required(module: str, extra: str) -> Any:

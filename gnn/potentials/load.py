@@ -76,8 +76,8 @@ class CheckpointPotential:
 
     @property
     def elements(self) -> frozenset[str]:
-        """Chemical symbols it was trained on."""
-        return frozenset(self.manifest.elements)
+        """Chemical symbols it knows at its level of theory."""
+        return self.manifest.elements_at(self.theory)
 
     @property
     def provides(self) -> frozenset[str]:

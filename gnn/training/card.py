@@ -60,9 +60,19 @@ def _intended_use(manifest: dict[str, Any]) -> str:
     ]
     if manifest["calibration"] is not None:
         lines.append(_uncertainty(manifest["calibration"]))
-    if "energy" not in _trained_targets(manifest) and manifest["metrics"]:
-        lines.append("It was trained without energies: use only its properties.")
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_without_energies(manifest["data"]["labels"])])
+
+
+def _without_energies(labels: list[str] | None) -> list[str]:
+    """What a model that was not trained on energies is good for."""
+    if labels is None or "energy" in labels:
+        return []
+    if {"forces", "stress"}.isdisjoint(labels):
+        return ["It was trained without energies: use only its properties."]
+    return [
+        "It was trained on the slopes of energies, without energies: differences along a path of one structure mean "
+        "something, energies of different structures cannot be compared."
+    ]
 
 
 def _uncertainty(calibration: dict[str, Any]) -> str:
@@ -76,11 +86,6 @@ def _uncertainty(calibration: dict[str, Any]) -> str:
     if groups is not None and groups < FEWEST_GROUPS:
         text += f" Those are of {groups} group{'s' * (groups > 1)} only: of structures unlike them it may hold fewer."
     return text
-
-
-def _trained_targets(manifest: dict[str, Any]) -> set[str]:
-    names = {name for errors in manifest["metrics"].values() for name, value in errors.items() if value is not None}
-    return {"energy"} if any(name.startswith("energy") for name in names) else set()
 
 
 def _data(manifest: dict[str, Any]) -> str:

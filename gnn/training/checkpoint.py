@@ -125,6 +125,14 @@ class CheckpointManifest(_Model):
         """
         return self.data.labels is None or not {"energy", "forces", "stress"}.isdisjoint(self.data.labels)
 
+    def elements_at(self, theory: str) -> frozenset[str]:
+        """Elements that it knows at a level of theory: without a reference energy there, an energy says nothing.
+
+        All of them, where the theory has no reference energies at all.
+        """
+        referenced = self.model.references.get(theory)
+        return frozenset(self.elements if not referenced else set(self.elements) & set(referenced))
+
     @property
     def usual_theory(self) -> str | None:
         """The level of theory meant where none is named: the only one of the data proper; None if there are more."""

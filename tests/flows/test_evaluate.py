@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ase import Atoms
 from ase.io import write
@@ -21,6 +22,7 @@ from flows.evaluate import evaluate
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.graphs.graph_set import GraphSet, LakeInput, PropertyStatistics, Statistics
+from gnn.graphs.members import SCHEMA, write_members
 from gnn.models.config import ModelConfig
 from gnn.models.model import build_model
 from gnn.structures.properties import PropertySpec
@@ -41,7 +43,7 @@ def checkpoint(tmp_path: Path) -> Callable[..., Path]:
         )  # fmt: skip
         data = GraphSet(
             graph_set_id="0" * 64, builder_version=1, cutoff=4.0, theories=[THEORY], elements=["Al", "Cu"], shards=[],
-            inputs=[LakeInput(dataset="mine", version=0, content_digest="1" * 64, licence=None)], split_seed=0,
+            inputs=[LakeInput(dataset="mine", version=98, content_digest="1" * 64, licence=None)], split_seed=0,
             split_counts={"train": 1}, splits_path="splits.parquet", statistics=statistics, references={}, rows_in=1,
             reference_rows=0, dropped={}, energy_kinds={} if energy is None else {THEORY: "energy"},
         )  # fmt: skip
@@ -126,6 +128,64 @@ def test_a_data_set_goes_before_a_folder_of_its_name(
     ingest_group([str(file)], "cells", str(home.lake), card_for("cells", home, None, THEORY))
     assert evaluate(model, "cells", home).n_structures == 4
     assert evaluate(model, "./cells", home).n_structures == 6
+
+
+@pytest.fixture
+def trained_on_mine(checkpoint, home: Home) -> Callable[..., Path]:
+    """A maker of a model whose graph set, of another version of `mine`, has these structures in these roles."""
+
+    def make(rows: list[tuple[str, str]]) -> Path:
+        model = checkpoint(1.0, 1.0)
+        folder = home.graphs / read_manifest(model).graph_set_id[:16]
+        folder.mkdir(parents=True)
+        graph_set = GraphSet(
+            graph_set_id="0" * 64, builder_version=1, cutoff=4.0, theories=[THEORY], elements=["Al", "Cu"], shards=[],
+            inputs=[LakeInput(dataset="mine", version=99, content_digest="1" * 64, licence=None)], split_seed=0,
+            split_counts={"train": 1}, splits_path="splits.parquet", references={}, rows_in=1, reference_rows=0,
+            statistics=Statistics(n_structures=1, n_atoms=1, n_edges=1, mean_neighbours=20.0, energy_rms=1.0,
+                                  force_rms=1.0, stress_rms=None, properties={}),
+            dropped={},
+        )  # fmt: skip
+        graph_set.write(folder)
+        places = {"dataset": "mine", "theory": THEORY, "shard": 0, "row": 0, "n_atoms": 1, "n_edges": 1}
+        table = [{"structure_id": name, "role": role, **places} for name, role in rows]
+        write_members(folder / graph_set.splits_path, pa.Table.from_pylist(table, schema=SCHEMA))
+        return model
+
+    return make
+
+
+def test_another_version_of_the_training_data_lends_only_what_was_not_trained_on(
+    trained_on_mine, home: Home, tmp_path: Path
+) -> None:
+    from flows.cards import card_for
+    from flows.ingest import ingest_group
+    from gnn.lake.table import Lake
+
+    lake, versions = Lake(home.lake), []
+    for seed in (0, 1):
+        write(tmp_path / "mine.xyz", labelled_cells(4, seed), format="extxyz")
+        ingest_group([str(tmp_path / "mine.xyz")], "mine", str(home.lake), card_for("mine", home, None, THEORY))
+        versions.append(lake.version("mine"))
+    rows = [row for batch in lake.record_batches("mine", versions[0]) for row in batch.to_pylist()]
+    roles = ["train", "valid", "test", "dropped"]
+    model = str(trained_on_mine([(row["structure_id"], role) for row, role in zip(rows, roles, strict=True)]))
+    later = f"mine@{versions[1]}"
+    found = evaluate(model, later, home)
+    assert found.n_structures == 1 + 4
+    assert found.skipped == {f"{role} of the training": 1 for role in ("train", "valid", "dropped")}
+    assert evaluate(model, later, home, split="valid").n_structures == 1
+    assert evaluate(model, later, home, split="all").n_structures == 8
+
+
+def test_without_the_graph_set_it_is_not_guessed_what_was_trained_on(checkpoint, file: Path, home: Home) -> None:
+    from flows.cards import card_for
+    from flows.ingest import ingest_group
+
+    ingest_group([str(file)], "mine", str(home.lake), card_for("mine", home, None, THEORY))
+    with pytest.raises(InputError, match=r"has seen of mine is not known here.*--split all"):
+        evaluate(str(checkpoint(1.0, 1.0)), "mine", home)
+    assert evaluate(str(checkpoint(1.0, 1.0)), "mine", home, split="all").n_structures == 4
 
 
 def test_what_cannot_be_read_is_one_line(checkpoint, file: Path, home: Home, tmp_path: Path) -> None:

@@ -123,6 +123,33 @@ def test_the_same_call_again_repeats_nothing(lake_home: Home, config: Callable[.
 
 @pytest.mark.slow
 @pytest.mark.server
+def test_what_an_error_at_the_end_left_out_is_made_good(
+    lake_home: Home, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that is written and finished, but not told to the tracker."""
+    from flows import train as flow
+    from flows.tracking import connect
+    from gnn.training.parity import read_parity
+
+    def broken(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flow, "keep_parity", broken)
+        with pytest.raises(OSError, match="no space"):
+            flow.train(config(seed=11), lake_home, show=False)
+    result = flow.train(config(seed=11), lake_home, show=False)
+    assert read_parity(lake_home.absolute(result.checkpoint))
+    client = connect(lake_home)
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert any(name.startswith("valid_final/") for name in run.data.metrics)
+    assert client.list_artifacts(result.run_id, "checkpoint")
+    assert flow.train(config(seed=11), lake_home, show=False).run_id == result.run_id
+
+
+@pytest.mark.slow
+@pytest.mark.server
 def test_a_committee_is_one_checkpoint(lake_home: Home, config: Callable[..., Any]) -> None:
     from flows.train import train
     from gnn.training.checkpoint import read_checkpoint

@@ -54,11 +54,13 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         trained_on: tuple[str, ...] = tuple(ELEMENTS),
         family: str = "ace",
         helper_theories: tuple[str, ...] = (),
+        references: dict[str, dict[str, float]] | None = None,
     ) -> Path:
         specs = {
             "gap": PropertySpec(unit="eV"),
             "charge": PropertySpec(unit="e", level="atom"),
         }
+        light, numbered = {"H": 0.0, "O": 0.0}, enumerate(theories)
         config = ModelConfig(
             family=family,
             elements=ELEMENTS,
@@ -69,7 +71,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
             edge_l_max=2,
             radial_hidden=[8],
             theories=list(theories),
-            references={theory: {"Al": -3.0 - k, "Cu": -4.0 - k} for k, theory in enumerate(theories)},
+            references=references or {theory: {"Al": -3.0 - k, "Cu": -4.0 - k} | light for k, theory in numbered},
             properties=specs if properties else {},
         )
         folder = tmp_path_factory.mktemp("checkpoint") / "model"

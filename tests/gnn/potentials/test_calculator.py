@@ -91,6 +91,14 @@ def test_properties_stand_in_the_results(make_checkpoint: Callable[..., Path]) -
     assert isinstance(atoms.calc.results["gap"], float)
 
 
+def test_a_model_of_properties_alone_is_no_calculator(make_checkpoint: Callable[..., Path]) -> None:
+    potential = load(make_checkpoint(members=1, properties=True))
+    data = potential.manifest.data.model_copy(update={"labels": ["charge", "gap"]})
+    potential.manifest = potential.manifest.model_copy(update={"data": data})
+    with pytest.raises(InputError, match="a model of charge, gap alone has no energies for a calculator"):
+        potential.calculator()
+
+
 def test_unknown_elements_are_refused(potential: CheckpointPotential) -> None:
     atoms = bulk("Ni")
     atoms.calc = potential.calculator()

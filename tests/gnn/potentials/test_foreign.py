@@ -59,6 +59,14 @@ def test_an_unknown_name_lists_the_known() -> None:
         foreign("nope")
 
 
+def test_a_model_goes_to_makers_that_take_one() -> None:
+    with pytest.raises(InputError, match=r"foreign:emt takes no model: leave out 'some/file'"):
+        foreign("emt:some/file")
+    if find_spec("mace") is None:
+        with pytest.raises(InputError, match="mace is not installed"):
+            foreign("mace:some.model")
+
+
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_a_missing_package_says_what_brings_it(name: str) -> None:
     if find_spec(PACKAGES[name]) is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from gnn.errors import InputError
 from gnn.graphs.collate import batch_of_atoms
@@ -105,6 +105,18 @@ def test_weights_are_frozen_and_nothing_carries_a_graph(checkpoint: Path, struct
 def test_elements_never_seen_are_listed(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"never seen Mg, Ni; it knows Al, Cu, H, O"):
         load(checkpoint).predict_atoms([bulk("Al"), bulk("Ni"), bulk("Mg")])
+
+
+def test_an_element_without_a_reference_at_its_theory_is_not_known_there(
+    make_checkpoint: Callable[..., Path],
+) -> None:
+    """Its reference would count as 0 eV."""
+    path = make_checkpoint(
+        members=1, theories=("wide", "narrow"), references={"wide": {"H": -13.0, "O": -430.0}, "narrow": {"H": -12.0}}
+    )
+    assert load(path, theory="wide").elements == {"H", "O"}
+    with pytest.raises(InputError, match=r"\(narrow\) has never seen O; it knows H;"):
+        load(path, theory="narrow").predict_atoms([molecule("H2O")])
 
 
 @pytest.mark.parametrize(

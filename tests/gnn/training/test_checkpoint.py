@@ -150,6 +150,23 @@ def test_the_card_warns_of_an_interval_from_few_groups(
     assert (warned in card) if warned else ("only: of structures unlike" not in card)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["energy", "forces"], None),
+        (["gap"], "use only its properties"),
+        (["forces"], "energies of different structures cannot be compared"),
+    ],
+)
+def test_the_card_says_what_a_model_without_energies_is_good_for(
+    checkpoint: Path, labels: list[str], said: str | None
+) -> None:
+    manifest = read_manifest(checkpoint).model_dump(mode="json")
+    manifest["data"]["labels"] = labels
+    card = model_card(manifest)
+    assert said in card if said else "without energies" not in card
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
