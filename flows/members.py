@@ -51,7 +51,6 @@ class Plan:
     graph_folder: Path
     members: list[Member]
     checkpoint: Path
-    start: Start | None
 
 
 def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str) -> Plan:
@@ -66,7 +65,7 @@ def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str)
         recipe = resolve(each, data.graph_set, start, data)
         members.append(Member(k, recipe, home.models / "runs" / recipe.header[:16]))
     key = digest([member.recipe.header for member in members])
-    return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16], start)
+    return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16])
 
 
 def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[TrainConfig]:

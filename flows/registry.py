@@ -17,6 +17,7 @@ from flows.settings import Home
 from flows.tracking import connect, experiment_id, flattened, is_embedded, store_exists
 from gnn.errors import InputError, SluiceError
 from gnn.files import file_sha256, locked
+from gnn.graphs.graph_set import Split
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 FIRST = "the first version of its name"
+JUDGED_ON: tuple[Split, ...] = ("test", "valid")
+"""Splits whose errors describe a version; the first that there is."""
 SCHEME = "models:/"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 MANIFEST_NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
@@ -43,12 +46,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """One version in the registry. `metrics` are those of the test split."""
+    """One version in the registry. `metrics` are those of the split `judged_on`."""
 
     name: str
     version: str
     aliases: tuple[str, ...]
     sha256: str | None
+    judged_on: Split | None
     metrics: dict[str, float]
     created: str
     model_id: str | None
@@ -147,7 +151,7 @@ def find_version(client: MlflowClient, reference: Reference) -> ModelVersion:
     """
     versions = _versions(client, reference.name)
     if not versions:
-        known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none at all"
+        known = ", ".join(_names(client)) or "none at all"
         raise InputError(f"no model {reference.name!r} is registered; there are: {known}")
     aliases = client.get_registered_model(reference.name).aliases
     wanted = reference.version or aliases.get(reference.alias or "")
@@ -168,12 +172,14 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def _described(version: ModelVersion, client: MlflowClient) -> RegisteredModel:
     aliases = client.get_registered_model(version.name).aliases
-    numbers = {k.removeprefix("test."): v for k, v in version.tags.items() if k.startswith("test.")}
+    split = next((split for split in JUDGED_ON if any(tag.startswith(f"{split}.") for tag in version.tags)), None)
+    numbers = {k.removeprefix(f"{split}."): v for k, v in version.tags.items() if k.startswith(f"{split}.")}
     return RegisteredModel(
         name=version.name,
         version=str(version.version),
         aliases=tuple(sorted(a for a, number in aliases.items() if str(number) == str(version.version))),
         sha256=version.tags.get("sha256"),
+        judged_on=split,
         metrics={name: float(value) for name, value in numbers.items()},
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         model_id=version.tags.get("model_id"),
@@ -258,7 +264,7 @@ def register(
     client = connect(home)
     for version in _versions(client, name):
         if version.tags.get("sha256") == manifest.sha256:
-            return _described(version, client)
+            return _crowned_if_first(client, version)
     tags = {
         "sha256": manifest.sha256,
         "graph_set_id": manifest.graph_set_id,
@@ -270,9 +276,14 @@ def register(
     run_id = run_id or _import_run(client, experiment_key, name, tags)
     model_id, source = _log_model(client, experiment_key, folder, name, run_id, tags)
     version = _create_version(client, name, source, run_id, {**tags, "model_id": model_id}, model_id)
-    if CHAMPION not in client.get_registered_model(name).aliases:
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-        announce_champion(name, str(version.version), FIRST)
+    return _crowned_if_first(client, version)
+
+
+def _crowned_if_first(client: MlflowClient, version: ModelVersion) -> RegisteredModel:
+    """The version, which becomes the champion where its name has none."""
+    if CHAMPION not in client.get_registered_model(version.name).aliases:
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        announce_champion(version.name, str(version.version), FIRST)
     return _described(version, client)
 
 
@@ -285,9 +296,10 @@ def _import_run(client: MlflowClient, experiment: str, name: str, tags: dict[str
 
 def _headline_tags(metrics: dict[str, Any]) -> dict[str, str]:
     """Errors on the test split (else the validation split) as tags."""
-    errors = metrics.get("test") or metrics.get("valid") or {}
-    scalars = {k: v for k, v in errors.items() if isinstance(v, int | float) and v is not None}
-    return {f"test.{name}": repr(float(value)) for name, value in scalars.items()}
+    split = next((split for split in JUDGED_ON if metrics.get(split)), None)
+    errors = metrics[split] if split else {}
+    scalars = {k: v for k, v in errors.items() if isinstance(v, int | float)}
+    return {f"{split}.{name}": repr(float(value)) for name, value in scalars.items()}
 
 
 def _log_model(
@@ -329,13 +341,23 @@ def list_models(home: Home, name: str | None = None) -> list[RegisteredModel]:
     client = connect(home)
     if name is not None:
         find_version(client, Reference(name, version=_latest(client, name)))
-    names = [name] if name else sorted(model.name for model in client.search_registered_models())
+    names = [name] if name else _names(client)
     return [_described(version, client) for each in names for version in _versions(client, each)]
 
 
 def registered_names(home: Home) -> list[str]:
     """Names of all registered models."""
-    return sorted(model.name for model in connect(home).search_registered_models()) if store_exists(home) else []
+    return _names(connect(home)) if store_exists(home) else []
+
+
+def _names(client: MlflowClient) -> list[str]:
+    """Names of all registered models, however many pages of them there are."""
+    page = client.search_registered_models()
+    found = [model.name for model in page]
+    while page.token:
+        page = client.search_registered_models(page_token=page.token)
+        found += [model.name for model in page]
+    return sorted(found)
 
 
 def _latest(client: MlflowClient, name: str) -> str | None:

@@ -108,6 +108,7 @@ def _result(models: list[RegisteredModel]) -> ModelsResult:
             version=model.version,
             aliases=list(model.aliases),
             sha256=model.sha256,
+            judged_on=model.judged_on,
             metrics=model.metrics,
             created=model.created,
         )
@@ -123,11 +124,11 @@ def describe(result: ModelsResult) -> None:
         return
     columns = {"E MAE meV/atom": "energy_mae_mev_per_atom", "F MAE meV/Å": "force_mae_mev_per_angstrom"}
     rows: list[list[object]] = [
-        [m.name, m.version, ", ".join(m.aliases), *(_short(m.metrics.get(key)) for key in columns.values()), m.created,
-         (m.sha256 or "")[:12]]
+        [m.name, m.version, ", ".join(m.aliases), m.judged_on or "", *(_short(m.metrics.get(key)) for key in
+         columns.values()), m.created, (m.sha256 or "")[:12]]
         for m in result.models
     ]  # fmt: skip
-    table("Models", ["model", "version", "aliases", *columns, "created", "sha256"], rows)
+    table("Models", ["model", "version", "aliases", "errors on", *columns, "created", "sha256"], rows)
 
 
 def _short(value: float | None) -> str:

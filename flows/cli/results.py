@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gnn.graphs.graph_set import Split
 from gnn.training.metrics import Metrics
 
 
@@ -154,6 +155,7 @@ class ModelRow(Result):
     version: str
     aliases: list[str]
     sha256: str | None
+    judged_on: Split | None = Field(description="the split of metrics")
     metrics: dict[str, float]
     created: str
 

@@ -20,6 +20,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device {name!r} is not known; write cpu, cuda, cuda:1 or auto") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not known; write cpu, cuda, cuda:1 or auto")
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise InputError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} GPUs")
     return device

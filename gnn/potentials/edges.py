@@ -3,7 +3,8 @@
 A pair that is no candidate was farther apart than cutoff + skin. When the cell has been deformed by F (with s its
 smallest singular value) and no atom has moved more than u beyond that deformation, the pair is still farther apart than
 s · (cutoff + skin) - 2u. Candidates serve as long as that is at least the cutoff, so the edges handed out are always
-exactly those of a fresh search.
+exactly those of a fresh search. A cell without three vectors, as of a layer, says nothing of F: they serve until it
+changes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from gnn.structures.record import Bools, Floats
 
 SKIN = 0.6
 """Å; larger means fewer searches and more candidates to look through."""
+FLAT = 1e-9
+"""Å³; a cell of less is not full, its deformation unknown."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +165,21 @@ class EdgeKeeper:
         if self.cutoff == 0:
             return []
         deformation = deformation_between(then.cell, now.cell)
+        resized = ~is_full(then.cell) & (then.cell != now.cell).flatten(1).any(dim=1)
         beyond = now.positions - torch.einsum("ni,nij->nj", then.positions, deformation[structure])
         moved = now.cell.new_zeros(len(now.keys)).scatter_reduce(0, structure, beyond.norm(dim=1), "amax")
         shrink = torch.linalg.svdvals(deformation).amin(dim=1)
-        return torch.nonzero(shrink * (self.cutoff + self.skin) - 2 * moved < self.cutoff).flatten().tolist()
+        missed = shrink * (self.cutoff + self.skin) - 2 * moved < self.cutoff
+        return torch.nonzero(missed | resized).flatten().tolist()
+
+
+def is_full(cell: Tensor) -> Tensor:
+    """Whether three vectors span a volume; (B, 3, 3) -> (B,)."""
+    return torch.linalg.det(cell).abs() >= FLAT
 
 
 def deformation_between(before: Tensor, now: Tensor) -> Tensor:
     """(B, 3, 3) F with now = before @ F; the identity where there is no full cell."""
     identity = torch.eye(3, dtype=now.dtype, device=now.device).expand_as(now)
-    flat = (torch.linalg.det(before).abs() < 1e-9).view(-1, 1, 1)
+    flat = ~is_full(before).view(-1, 1, 1)
     return torch.where(flat, identity, torch.linalg.solve(torch.where(flat, identity, before), now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,7 @@ from gnn.graphs.graph_set import Split
 from gnn.graphs.outliers import OutlierRule
 from gnn.graphs.splits import DEFAULT_HELPER_SHARE
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 LossKind = Literal["huber", "mse", "mae", "norm"]
 PresetName = Literal["small", "default", "accurate"]
 
@@ -60,7 +61,7 @@ class OptimiserConfig(_Section):
     )
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=1e-6, ge=0, description="decoupled; on weight matrices only")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), description="decay of the first and second moments")
     amsgrad: bool = Field(default=True, description="keep the maximum of the second moment")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
     clip: float = Field(default=2.0, gt=0, description="largest norm of the gradient, in running norms")
@@ -104,6 +105,11 @@ class TermConfig(_Section):
     late_weight: float | None = Field(default=None, ge=0, description="weight after the hand-over; None: the same")
     kind: LossKind = Field(default="huber", description="huber, mse, mae; norm: Huber of a vector's length")
     delta: float = Field(default=0.1, gt=0, description="where Huber turns from square to linear")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it weighs nothing from beginning to end."""
+        return self.weight == 0 and not self.late_weight
 
 
 class EnergyTerm(TermConfig):

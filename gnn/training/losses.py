@@ -32,10 +32,11 @@ class Scales:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which derivatives the labels of a data set make worth computing."""
+    """What is trained on beside energies: derivatives that the data have labels of, and properties with a head."""
 
     forces: bool
     stress: bool
+    properties: frozenset[str] = frozenset()
 
 
 def term_weight(term: TermConfig, progress: float, handover: tuple[float, float]) -> float:
@@ -90,7 +91,8 @@ def label_masks(batch: Batch, wanted: Wanted) -> dict[str, Tensor]:
         masks["forces"] = labels.force_mask
     if wanted.stress:
         masks["stress"] = labels.stress_mask
-    return masks | {f"property_{name}": mask for name, mask in labels.property_masks.items()}
+    of_properties = labels.property_masks.items()
+    return masks | {f"property_{name}": mask for name, mask in of_properties if name in wanted.properties}
 
 
 def energy_errors(prediction: Prediction, batch: Batch, labels: Labels) -> Tensor:
@@ -125,7 +127,7 @@ def loss_terms(
     Raises:
         ValueError: the batch has no labels.
     """
-    wanted = Wanted(prediction.forces is not None, prediction.stress is not None)
+    wanted = Wanted(prediction.forces is not None, prediction.stress is not None, frozenset(prediction.properties))
     terms: dict[str, Tensor] = {}
     for name, mask in label_masks(batch, wanted).items():
         count = None if counts is None else counts.get(name, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
 from gnn.structures.properties import PropertySpec
 from gnn.training.batch_size import atoms_a_batch, batches_told
-from gnn.training.config import OptimiserConfig, PresetName, TrainConfig, describe_validation, run_digest
+from gnn.training.config import LossConfig, OptimiserConfig, PresetName, TrainConfig, describe_validation, run_digest
 from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
 from gnn.training.energy_weights import energy_spread, with_energy_weights
@@ -104,7 +104,7 @@ def resolve(
     if start is not None and data is not None:
         model = with_settled_references(model, start, data, max_atoms)
     statistics = graph_set.statistics
-    wanted = Wanted(forces=statistics.force_rms is not None, stress=statistics.stress_rms is not None)
+    wanted = Wanted(statistics.force_rms is not None, statistics.stress_rms is not None, frozenset(model.properties))
     return Recipe(
         config=config,
         model=model,
@@ -138,7 +138,7 @@ def remarks_on(
         f"{model.channels} channels, {model.layers} layers, correlation {model.correlation}, "
         f"hidden l ≤ {model.hidden_l_max}"
     )
-    begun = () if start is None else (_begun(start, graph_set),)
+    begun = () if start is None else (_begun(start, graph_set, model.properties),)
     return (
         f"{counts['train']} training, {counts.get('valid', 0)} validation, {counts.get('test', 0)} test structures "
         f"of {statistics.mean_size:.0f} atoms; elements {known}; "
@@ -163,8 +163,8 @@ def helpers_told(graph_set: GraphSet, leave: float) -> tuple[str, ...]:
     )
 
 
-def _begun(start: Start, graph_set: GraphSet) -> str:
-    added = additions(start, graph_set, trained_properties(graph_set))
+def _begun(start: Start, graph_set: GraphSet, properties: Iterable[str]) -> str:
+    added = additions(start, graph_set, properties)
     kept = "weights, energy scale and reference energies of --init"
     fitted = ", ".join(f"{theory}: {', '.join(names)}" for theory, names in unsettled(start, graph_set).items())
     return f"{kept}; added: {added}" + (f"; references fitted to what it leaves over of {fitted}" if fitted else "")
@@ -196,11 +196,14 @@ def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) 
         InputError: an override is unknown, out of range, or not the user's to give.
     """
     check_overrides(config)
+    properties = trained_properties(graph_set, config.losses)
+    scales = property_scales(graph_set, properties)
     if start is not None:
         if config.model:
             raise InputError(f"model.{min(config.model)}: the architecture of --init cannot be changed")
-        return continued(start, graph_set, trained_properties(graph_set), property_scales(graph_set))
-    return _validated({**_preset(config), **config.model, **from_data(graph_set)})
+        return continued(start, graph_set, properties, scales)
+    heads = {"properties": properties, "property_scales": scales}
+    return _validated({**_preset(config), **config.model, **from_data(graph_set), **heads})
 
 
 def check_overrides(config: TrainConfig) -> None:
@@ -228,7 +231,7 @@ def _validated(values: dict[str, Any]) -> ModelConfig:
 
 
 def from_data(graph_set: GraphSet) -> dict[str, Any]:
-    """What the graph set decides about the architecture."""
+    """What the graph set decides about the architecture but its heads of properties."""
     return {
         "elements": list(graph_set.elements),
         "cutoff": graph_set.cutoff,
@@ -237,8 +240,6 @@ def from_data(graph_set: GraphSet) -> dict[str, Any]:
         "bonding": {theory: dict(found.bonding) for theory, found in graph_set.references.items()},
         "energy_scale": energy_scale(graph_set),
         "mean_neighbours": max(graph_set.statistics.mean_neighbours, 1.0),
-        "properties": trained_properties(graph_set),
-        "property_scales": property_scales(graph_set),
     }
 
 
@@ -248,16 +249,25 @@ def energy_scale(graph_set: GraphSet) -> float:
     return next((s for s in (statistics.force_rms, statistics.energy_rms) if s is not None and s > 1e-6), 1.0)
 
 
-def trained_properties(graph_set: GraphSet) -> dict[str, PropertySpec]:
-    """The declared properties that the training split has labels for."""
-    found = graph_set.statistics.properties
-    return {name: spec for name, spec in graph_set.properties.items() if name in found and found[name].n > 0}
+def trained_properties(graph_set: GraphSet, losses: LossConfig) -> dict[str, PropertySpec]:
+    """The declared properties that the training split has labels for and the loss a weight.
+
+    Raises:
+        InputError: the loss names a property that the data do not declare.
+    """
+    declared = graph_set.properties
+    if strangers := sorted(set(losses.properties) - set(declared)):
+        known = ", ".join(sorted(declared)) or "none"
+        raise InputError(f"losses.properties.{strangers[0]}: the data have no such property; they have {known}")
+    counted = {name for name, found in graph_set.statistics.properties.items() if found.n > 0}
+    switched_off = {name for name, term in losses.properties.items() if term.is_off}
+    return {name: spec for name, spec in declared.items() if name in counted - switched_off}
 
 
-def property_scales(graph_set: GraphSet) -> dict[str, PropertyScale]:
-    """Mean and standard deviation of each trained property."""
+def property_scales(graph_set: GraphSet, names: Iterable[str]) -> dict[str, PropertyScale]:
+    """Mean and standard deviation of each of these properties."""
     found = graph_set.statistics.properties
-    return {n: PropertyScale(mean=found[n].mean, std=max(found[n].std, 1e-6)) for n in trained_properties(graph_set)}
+    return {name: PropertyScale(mean=found[name].mean, std=max(found[name].std, 1e-6)) for name in names}
 
 
 def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:

@@ -66,8 +66,8 @@ class EpochBudget:
     n_train: int
 
     def progress(self, position: Position) -> float:
-        """Structures seen over structures to see."""
-        return min(1.0, (position.epoch + position.seen / self.n_train) / self.epochs)
+        """Structures seen over structures to see; a pass is one pass, though without helpers it may be longer."""
+        return min(1.0, (position.epoch + min(1.0, position.seen / self.n_train)) / self.epochs)
 
 
 @dataclass(frozen=True)

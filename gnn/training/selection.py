@@ -21,9 +21,8 @@ OF_TERMS = {
 
 def untrained_errors(losses: LossConfig) -> frozenset[str]:
     """Names of the errors whose terms weigh nothing: what a training leaves alone may not choose its weights."""
-    terms: dict[str, TermConfig] = {OF_TERMS[name]: getattr(losses, name) for name in OF_TERMS}
-    terms |= {f"{name}_mae": term for name, term in losses.properties.items()}
-    return frozenset(name for name, term in terms.items() if term.weight == 0 and not term.late_weight)
+    terms: dict[str, TermConfig] = {error: getattr(losses, name) for name, error in OF_TERMS.items()}
+    return frozenset(error for error, term in terms.items() if term.is_off)
 
 
 def validation_score(metrics: dict[str, float], left_out: Container[str] = ()) -> float:

@@ -154,12 +154,12 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: dict[int, str]) -
 def restore_optimiser(
     optimiser: torch.optim.Optimizer, parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put moments back, each on its parameter's device."""
+    """Put moments back, each on its parameter's device, and step counters on the CPU."""
     for name, parameter in parameters.items():
         found = {m: tensors[f"{name}.{m}"] for m in MOMENTS if f"{name}.{m}" in tensors}
         if found:
             optimiser.state[parameter] = {
-                # fused optimisers keep the counter on the device, others on the CPU
-                m: value.to(parameter.device) if m != "step" or parameter.is_cuda else value
+                # a step counter on the device would be waited for in every step
+                m: value if m == "step" else value.to(parameter.device)
                 for m, value in found.items()
             }

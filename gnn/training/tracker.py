@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 
 class Tracker(Protocol):
@@ -55,8 +57,8 @@ class CurveFile:
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Append one line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "metrics": values}) + "\n")
+        with self.path.open("ab+") as stream:
+            stream.write(_end_of_torn_line(stream) + json.dumps({"step": step, "metrics": values}).encode() + b"\n")
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Ignore `path`: it lies in the run folder already."""
@@ -69,9 +71,17 @@ class CurveFile:
         if not self.path.exists():
             return
         points: dict[int, dict[str, float]] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if line.endswith("}"):
+        for line in self.path.read_bytes().splitlines():
+            with suppress(ValueError):  # of a torn line
                 point = json.loads(line)
                 points[int(point["step"])] = point["metrics"]
         for step, values in sorted(points.items()):
             tracker.metrics({prefix + name: value for name, value in values.items()}, step)
+
+
+def _end_of_torn_line(stream: BinaryIO) -> bytes:
+    """What must come before a new line where the last write was cut off."""
+    if stream.tell() == 0:
+        return b""
+    stream.seek(-1, os.SEEK_END)
+    return b"" if stream.read(1) == b"\n" else b"\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry import export, find, list_models, parse_reference, promote, register, resolve
+from flows.registry import export, find, list_models, parse_reference, promote, register, registered_names, resolve
 from flows.settings import Home
 from flows.tracking import connect
 from gnn.errors import InputError, SluiceError
@@ -22,7 +22,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def make_checkpoint(folder: Path, seed: int) -> Path:
+def make_checkpoint(folder: Path, seed: int, split: str = "test") -> Path:
     config = ModelConfig(
         elements=["Cu"], cutoff=4.0, channels=2, layers=1, correlation=1, edge_l_max=0, n_radial=2, radial_hidden=[2],
         theories=["emt/ase"],
@@ -39,7 +39,7 @@ def make_checkpoint(folder: Path, seed: int) -> Path:
     )  # fmt: skip
     errors = {"n_structures": 4, "energy_mae_mev_per_atom": 1.5, "by_element": {}, "properties": {}}
     model = build_model(config, seed=seed)
-    write_checkpoint(folder, [model], name="copper", graph_set=graph_set, metrics={"test": errors})
+    write_checkpoint(folder, [model], name="copper", graph_set=graph_set, metrics={split: errors})
     return folder
 
 
@@ -97,7 +97,35 @@ def test_versions_and_aliases(store: Home) -> None:
     assert (first.version, first.aliases) == ("1", ("champion",))
     assert (second.version, second.aliases) == ("2", ())
     assert first.metrics == {"n_structures": 4.0, "energy_mae_mev_per_atom": 1.5}
+    assert first.judged_on == "test"
     assert [m.name for m in list_models(store)] == ["copper", "copper", "other"]
+
+
+@pytest.mark.slow
+def test_errors_on_the_validation_split_are_not_called_test_errors(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    found = register(make_checkpoint(home.models / "only", 3, split="valid"), "only", home)
+    assert (found.judged_on, found.metrics["energy_mae_mev_per_atom"]) == ("valid", 1.5)
+
+
+@pytest.mark.slow
+def test_a_name_that_was_left_without_champion_gets_one(tmp_path: Path) -> None:
+    """As after a kill between making the first version and crowning it."""
+    home = Home(tmp_path)
+    folder = make_checkpoint(home.models / "only", 3)
+    register(folder, "only", home)
+    connect(home).delete_registered_model_alias("only", "champion")
+    assert register(folder, "only", home).aliases == ("champion",)
+
+
+@pytest.mark.slow
+def test_all_names_are_listed_however_many(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    register(make_checkpoint(home.models / "only", 3), "only", home)
+    client = connect(home)
+    for number in range(120):
+        client.create_registered_model(f"empty-{number:03d}")
+    assert len(registered_names(home)) == 121
 
 
 @pytest.mark.slow

@@ -97,6 +97,17 @@ def test_a_strained_cell_within_the_bound_needs_no_search() -> None:
     assert of(batch) == expected({0: atoms})
 
 
+def test_a_layer_without_a_third_vector_is_searched_anew_when_its_cell_changes() -> None:
+    layer = Atoms("C2", positions=[[0, 0, 0], [0, 1.42, 0]], pbc=(True, True, False))
+    layer.cell = [[2.46, 0, 0], [-1.23, 2.13, 0], [0, 0, 0]]
+    keeper = EdgeKeeper(CUTOFF, 0.5)
+    for factor in (1.0, 1.0, 0.87, 0.8):
+        layer.set_cell(layer.cell[:] * factor, scale_atoms=True)
+        batch, _ = keeper.batch(frame({0: layer}))
+        assert of(batch) == expected({0: layer})
+    assert keeper.searches == 3
+
+
 def test_a_potential_without_cutoff_needs_no_edges() -> None:
     batch, shortest = EdgeKeeper(0.0).batch(frame(start()))
     assert len(batch.senders) == 0

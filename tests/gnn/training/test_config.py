@@ -34,6 +34,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     [
         ({"optimizer": {}}, "optimizer"),
         ({"optimiser": {"lr": -1}}, r"optimiser\.lr.*-1"),
+        ({"optimiser": {"betas": (1.5, 0.9)}}, r"optimiser\.betas.*1\.5"),
         ({"epochs": 3, "minutes": 2}, "give one budget"),
         ({"losses": {"handover": (0.9, 0.1)}}, "must rise"),
         ({"preset": "huge"}, "preset"),
@@ -124,6 +125,22 @@ def test_a_property_without_labels_gets_no_head(copper: Any, tiny_config: Callab
     assert resolve(tiny_config(), copper.graph_set.model_copy(update=update)).model.properties == {}
 
 
+def test_a_property_that_weighs_nothing_is_not_trained_nor_offered(
+    copper: Any, tiny_config: Callable[..., Any], make_data: Callable[..., Any], run_folder: Path
+) -> None:
+    spec = PropertySpec(unit="eV")
+    graphs = [replace(g, properties={"gap": 1.0, "width": 0.1 * k}) for k, g in enumerate(copper.held["train"])]
+    data = make_data(graphs, {"gap": spec, "width": spec})
+    losses = {"properties": {"gap": {"weight": 0.0}}}
+    recipe = resolve(tiny_config(epochs=1, losses=losses), data.graph_set)
+    assert list(recipe.model.properties) == ["width"]
+    assert "property_gap" not in train(recipe, data, run_folder).curve[-1].train
+    rising = {"properties": {"gap": {"weight": 0.0, "late_weight": 1.0}}}
+    assert "gap" in resolve(tiny_config(losses=rising), data.graph_set).model.properties
+    with pytest.raises(InputError, match=r"losses.properties.gapp: .* no such property; they have gap, width"):
+        resolve(tiny_config(losses={"properties": {"gapp": {"weight": 2.0}}}), data.graph_set)
+
+
 def test_a_start_gives_its_weights(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
     first = train(resolve(tiny_config(epochs=8), copper.graph_set), copper, run_folder)
     weights = dict(first.model.named_parameters())
@@ -153,6 +170,10 @@ def test_curves_survive_a_torn_line_and_repeated_points(tmp_path: Path) -> None:
     heard = Heard()
     curves.replay(heard, "member_1/")
     assert heard.points == [(10, {"member_1/loss": 2.0}), (20, {"member_1/loss": 1.0})]
+    curves.metrics({"loss": 0.5}, 30)
+    again = Heard()
+    curves.replay(again)
+    assert again.points == [(10, {"loss": 2.0}), (20, {"loss": 1.0}), (30, {"loss": 0.5})]
 
 
 def test_two_theories_train_together(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:

@@ -265,10 +265,10 @@ def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
 
 
 def test_what_weighs_nothing_is_not_chosen_by() -> None:
-    losses = LossConfig.model_validate({"stress": {"weight": 0.0}, "properties": {"gap": {"weight": 0.0}}})
-    assert untrained_errors(losses) == {"stress_mae_gpa", "gap_mae"}
+    losses = LossConfig.model_validate({"stress": {"weight": 0.0}})
+    assert untrained_errors(losses) == {"stress_mae_gpa"}
     assert untrained_errors(LossConfig.model_validate({"stress": {"weight": 0.0, "late_weight": 1.0}})) == frozenset()
-    metrics = {"energy_mae_mev_per_atom": 1.0, "stress_mae_gpa": 100.0, "gap_mae": 7.0}
+    metrics = {"energy_mae_mev_per_atom": 1.0, "stress_mae_gpa": 100.0}
     assert validation_score(metrics, untrained_errors(losses)) == 0.0
 
 

@@ -50,6 +50,13 @@ def test_epochs_count_structures() -> None:
     assert budget.progress(Position(4, 0, 0.0)) == 1.0
 
 
+def test_a_pass_that_is_longer_than_usual_is_one_pass() -> None:
+    budget = EpochBudget(epochs=4, n_train=15)
+    shown = [budget.progress(Position(epoch, seen, 0.0)) for epoch in range(4) for seen in range(21)]
+    assert shown == sorted(shown)
+    assert budget.progress(Position(2, 20, 0.0)) == budget.progress(Position(3, 0, 0.0)) == 0.75
+
+
 def test_time_leaves_room_for_the_last_validation_but_not_more_than_a_tenth() -> None:
     budget = TimeBudget(100.0)
     assert budget.progress(Position(0, 0, 50.0)) == pytest.approx(0.5)
