@@ -17,8 +17,8 @@ class Labels:
 
     energy (B,) eV, total, consistent with the forces, always float64 (10⁴ eV in float32 is 1 meV off); forces (N, 3)
     eV/Å; stress (B, 6) eV/Å³, xx yy zz yz xz xy, positive = tension. Masks are bool: energy_mask (B,), force_mask (N,)
-    (False on fixed atoms and where unlabelled), stress_mask (B,). properties[name] is (B,) or (N,) by its level,
-    property_masks[name] likewise.
+    (False on fixed atoms and where unlabelled), stress_mask (B,). properties[name] is (B,) or (N,) by its level, always
+    float64 too, property_masks[name] likewise.
     """
 
     energy: Tensor
@@ -73,8 +73,9 @@ def _move(value: Any, device: torch.device | str, dtype: torch.dtype | None) -> 
     if isinstance(value, dict):
         return {key: _move(item, device, dtype) for key, item in value.items()}
     if isinstance(value, Labels):
-        moved = {f.name: _move(getattr(value, f.name), device, dtype) for f in fields(value)}
-        return replace(value, **(moved | {"energy": value.energy.to(device=device, dtype=torch.float64)}))
+        types = dict.fromkeys(("energy", "properties"), torch.float64)
+        moved = {f.name: _move(getattr(value, f.name), device, types.get(f.name, dtype)) for f in fields(value)}
+        return replace(value, **moved)
     return value
 
 

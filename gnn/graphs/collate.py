@@ -33,7 +33,7 @@ def collate(
         InputError: there are no graphs, or one has a theory that is not among `theories`.
     """
     batch = _structures(graphs, _theory_indices(graphs, theories), dtype)
-    targets = {name: _property(graphs, name, spec, dtype) for name, spec in properties.items()}
+    targets = {name: _property(graphs, name, spec) for name, spec in properties.items()}
     labels = Labels(
         *_energies(graphs),
         *_forces(graphs, dtype),
@@ -121,12 +121,12 @@ def _stresses(graphs: Sequence[Graph], dtype: torch.dtype) -> tuple[Tensor, Tens
     return torch.from_numpy(stresses).to(dtype), torch.tensor([graph.stress is not None for graph in graphs])
 
 
-def _property(graphs: Sequence[Graph], name: str, spec: PropertySpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Values and mask of one property: (B,) for level "structure", (N,) for level "atom"."""
+def _property(graphs: Sequence[Graph], name: str, spec: PropertySpec) -> tuple[Tensor, Tensor]:
+    """Values (float64) and mask of one property: (B,) for level "structure", (N,) for level "atom"."""
     counts = [graph.n_atoms if spec.level == "atom" else 1 for graph in graphs]
     values = [
         np.broadcast_to(np.asarray(graph.properties.get(name, 0.0), dtype=np.float64), (count,))
         for graph, count in zip(graphs, counts, strict=True)
     ]
     known = np.repeat([name in graph.properties for graph in graphs], counts)
-    return _joined(values, np.float64).to(dtype), torch.from_numpy(known)
+    return _joined(values, np.float64), torch.from_numpy(known)

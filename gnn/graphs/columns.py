@@ -68,12 +68,13 @@ class Columns:
         """Atomic numbers of the atoms of `rows`, one row after the other."""
         return self.numbers[spans(self._starts[rows], self.n_atoms[rows])]
 
-    def counts(self, rows: Ints, numbers: Ints) -> NDArray[np.uint16]:
+    def counts(self, rows: Ints, numbers: Ints) -> NDArray[np.uint16 | np.uint32]:
         """How often each of the atomic numbers (Z,) occurs in each of `rows`: (len(rows), Z)."""
         column = np.full(256, len(numbers))
         column[numbers] = np.arange(len(numbers))
         width = len(numbers) + 1
-        table = np.zeros((len(rows), len(numbers)), dtype=np.uint16)
+        largest = int(self.n_atoms[rows].max(initial=0))
+        table = np.zeros((len(rows), len(numbers)), dtype=np.uint16 if largest < 1 << 16 else np.uint32)
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[start : start + CHUNK_ROWS]
             of_atom = np.repeat(np.arange(len(chunk)), self.n_atoms[chunk]) * width + column[self.atoms_of(chunk)]

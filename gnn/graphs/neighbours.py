@@ -13,6 +13,9 @@ from vesin import NeighborList
 from gnn.errors import InputError
 from gnn.structures.record import Bools, Floats, Ints
 
+FLATTEST = 1e-5
+"""Of a cell's directions: flatter ones have more images within a cutoff than memory holds."""
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -37,7 +40,8 @@ def neighbour_list(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -
     with zero vectors where not periodic. The edges are those of `ase.neighborlist.primitive_neighbor_list`.
 
     Raises:
-        InputError: the cutoff is not positive, an array is not finite, or a periodic direction has no length.
+        InputError: the cutoff is not positive, an array is not finite, a periodic direction has no length, or periodic
+            directions span (nearly) no area or volume.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
     cell = np.asarray(cell, dtype=np.float64).reshape(3, 3)
@@ -74,6 +78,14 @@ def _check(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> None:
     flat = pbc & (np.abs(cell).sum(axis=1) == 0)
     if flat.any():
         raise InputError(f"the cell has no length along periodic direction {'abc'[int(np.argmax(flat))]}")
+    if pbc.any() and flatness(cell[pbc]) < FLATTEST:
+        raise InputError(f"the periodic directions of the cell {cell.tolist()} lie in one plane or line")
+
+
+def flatness(vectors: Floats) -> float:
+    """How far vectors (k, 3) are from lying in fewer than k dimensions: 1 if they are at right angles, 0 if they do."""
+    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return float(np.linalg.svd(directions, compute_uv=False)[-1])
 
 
 def _no_edges() -> Edges:

@@ -99,7 +99,7 @@ def _max_force(graph: Graph) -> float | None:
 def _array_types(graphs: Sequence[Graph]) -> dict[str, np.dtype[Any]]:
     largest = max((graph.n_atoms for graph in graphs), default=0)
     reach = max((int(np.abs(graph.shifts).max()) for graph in graphs if graph.n_edges), default=0)
-    atom, shift = np.dtype(np.uint16 if largest <= 1 << 16 else np.uint32), np.min_scalar_type(-max(reach, 1))
+    atom, shift = np.dtype(np.uint16 if largest <= 1 << 16 else np.uint32), np.min_scalar_type(-max(reach, 1) - 1)
     real, flag = np.dtype(np.float64), np.dtype(np.bool_)
     return {
         "numbers": np.dtype(np.uint8), "positions": real, "cell": real, "pbc": flag, "senders": atom,

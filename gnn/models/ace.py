@@ -62,11 +62,6 @@ class AceNetwork(nn.Module):
         self.radial = RadialNetwork(basis, config.radial_hidden, config.message_channels * sum(self.radial_parts))
         self.layers = nn.ModuleList(Interaction(config, a, b) for a, b in pairwise(degrees))
 
-    @property
-    def n_features(self) -> int:
-        """Invariants an atom has in every layer."""
-        return len(self.layers)
-
     def forward(self, batch: Batch, vectors: Tensor, elements: Tensor) -> list[Tensor]:
         """Invariants of every layer, (N, C) each; vectors (E, 3) Å, elements (N,) as indices of the config's."""
         distance = torch.linalg.vector_norm(vectors, dim=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gnn.structures.properties import PropertySpec
+from gnn.structures.properties import PropertyName, PropertySpec
 
 Positive = Annotated[int, Field(gt=0)]
 MAX_DEGREE = 4
@@ -29,7 +30,7 @@ class ModelConfig(BaseModel):
     """Everything that fixes the shape and the meaning of a model's weights.
 
     Raises:
-        pydantic.ValidationError: a value is out of range, an element is unknown, or a theory lacks a reference energy.
+        pydantic.ValidationError: a value is out of range, an element is unknown, or an energy of one is not finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +44,7 @@ class ModelConfig(BaseModel):
     channels: Positive = 64
     """Features an atom carries for each spherical component."""
     edge_channels: Positive | None = None
-    """Radial functions a message is built from; None = `channels`, for `tensor` half of them."""
+    """Radial functions of the density of bonds; None = `channels`, for `tensor` half of them."""
     layers: Positive = 2
     """Rounds of message passing; information travels `layers` cutoffs (`tensor`: one more)."""
     correlation: Literal[1, 2, 3] = 3
@@ -51,7 +52,8 @@ class ModelConfig(BaseModel):
     edge_l_max: Annotated[int, Field(ge=0, le=MAX_DEGREE)] = 3
     """Highest degree of the spherical harmonics of the bonds and of the density; 3, for `tensor` 4 (at least 2)."""
     hidden_l_max: Literal[0, 1, 2] = 0
-    """Highest degree of the features passed between layers: scalars, vectors, rank-2 tensors; always 2 for `tensor`."""
+    """Highest degree of the features passed between layers: scalars, vectors, rank-2 tensors; always 2 for `tensor`.
+    A single `ace` layer passes nothing on."""
     n_radial: Positive = 8
     """Bessel functions of the distance."""
     envelope_power: Annotated[int, Field(ge=3)] = 5
@@ -63,7 +65,7 @@ class ModelConfig(BaseModel):
     readout_hidden: Positive = 16
     """Width of the last layer's readout and of the property heads."""
     mean_neighbours: Annotated[float, Field(gt=0)] = 16.0
-    """Mean number of neighbours in the training set: the density is divided by it."""
+    """Mean number of neighbours in the training set: the density is divided by its root."""
     theories: Annotated[list[str], Field(min_length=1)] = ["default"]
     """Levels of theory, in the order of `Batch.theory`; each has its own readout and reference energies."""
     references: dict[str, dict[str, float]] = {}
@@ -72,7 +74,7 @@ class ModelConfig(BaseModel):
     """What bonded atoms have beside their reference in the mean (eV), where that is a free atom; as `references`."""
     energy_scale: Annotated[float, Field(gt=0)] = 1.0
     """eV per unit of the network's energy: the RMS force of the training set in eV/Å."""
-    properties: dict[str, PropertySpec] = {}
+    properties: dict[PropertyName, PropertySpec] = {}
     """Scalar properties with a head of their own."""
     property_scales: dict[str, PropertyScale] = {}
     """Scale of each property's targets; mean 0 and deviation 1 where none is given."""
@@ -103,6 +105,12 @@ class ModelConfig(BaseModel):
         strangers = sorted((set(self.references) | set(self.bonding)) - set(self.theories))
         if strangers:
             raise ValueError(f"references, bonding: {', '.join(strangers)} is not among the theories {self.theories}")
+        energies = [row for of in (self.references, self.bonding) for row in of.values()]
+        unheard = sorted({symbol for row in energies for symbol in row if atomic_numbers.get(symbol, 0) < 1})
+        if unheard:
+            raise ValueError(f"references, bonding: {', '.join(unheard)} is no chemical symbol")
+        if not all(isfinite(value) for row in energies for value in row.values()):
+            raise ValueError("references, bonding: an energy is not finite")
         homeless = sorted(set(self.property_scales) - set(self.properties))
         if homeless:
             raise ValueError(f"property_scales: {', '.join(homeless)} is not among the properties")
@@ -126,6 +134,6 @@ class ModelConfig(BaseModel):
 
     @property
     def message_channels(self) -> int:
-        """Radial functions a message is built from."""
+        """Radial functions of the density of bonds."""
         usual = self.channels if self.family == "ace" else max(1, self.channels // 2)
         return self.edge_channels or usual

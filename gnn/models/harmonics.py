@@ -74,7 +74,7 @@ def solid_harmonics(vectors: Tensor, l_max: int) -> Tensor:
 def gradient_matrix(l_max: int) -> NDArray[np.float64]:
     """D with dY_a/dr_k = sum_b Y_b D[b, a, k]: gradients of harmonic polynomials are those of one degree less.
 
-    Fitted on random points and rounded at 1e-12. Shape (n, n, 3), n = (l_max + 1)².
+    Fitted on random points and rounded at 1e-10. Shape (n, n, 3), n = (l_max + 1)².
     """
     points = torch.tensor(np.random.default_rng(0).normal(size=(200, 3)), requires_grad=True)
     values = solid_harmonics(points, l_max)

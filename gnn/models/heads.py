@@ -68,10 +68,16 @@ class TheoryShift(nn.Module):
         return shifts.gather(1, theory.unsqueeze(1)).squeeze(1)
 
 
+def head_key(name: str) -> str:
+    """What the head of a property is called among modules, where torch keeps some names for itself."""
+    return f"{name}_" if hasattr(nn.ModuleDict, name) else name
+
+
 class PropertyHead(nn.Module):
     """A scalar property in its unit: mean + std · readout an atom; structures take the sum (extensive) or the mean.
 
-    The readout is shared; where there are several levels of theory, each adds a shift of its own.
+    The readout is shared; where there are several levels of theory, each adds a shift of its own. What structures take
+    is added up in float64: a sum over atoms may be large beside its deviation.
     """
 
     def __init__(self, config: ModelConfig, name: str) -> None:
@@ -81,12 +87,12 @@ class PropertyHead(nn.Module):
         self.spec, self.scale = config.properties[name], config.property_scales.get(name, PropertyScale())
 
     def forward(self, features: list[Tensor], theory: Tensor, structure: Tensor, n_atoms: Tensor) -> Tensor:
-        """Shapes: features (N, C) a layer, theory of each atom (N,) -> (B,) or, for an atomic property, (N,)."""
+        """Shapes: features (N, C) a layer, theory of each atom (N,) -> (B,) float64; (N,) of an atomic property."""
         unscaled = self.readout(features).squeeze(1)
         if self.shift is not None:
             unscaled = unscaled + self.shift(features[-1], theory)
-        atom = unscaled * self.scale.std + self.scale.mean
         if self.spec.level == "atom":
-            return atom
-        total = torch.zeros(n_atoms.shape[0], dtype=atom.dtype, device=atom.device).index_add(0, structure, atom)
-        return total if self.spec.extensive else total / n_atoms.to(atom.dtype)
+            return unscaled * self.scale.std + self.scale.mean
+        total = torch.zeros(n_atoms.shape[0], dtype=torch.float64, device=n_atoms.device)
+        total = total.index_add(0, structure, unscaled.double()) * self.scale.std + n_atoms * self.scale.mean
+        return total if self.spec.extensive else total / n_atoms

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 SILU_GAIN = 1.6791767
-"""1 / sqrt(E[silu(x)²]) for x ~ N(0, 1): restores unit variance after a SiLU."""
+"""1 / sqrt(E[silu(x)²]) for x ~ N(0, 1), to 0.2 % (1.67653): restores unit variance after a SiLU."""
 
 
 class Linear(nn.Module):

@@ -15,7 +15,7 @@ from gnn.models.bonding import Bonding
 from gnn.models.config import ModelConfig
 from gnn.models.constants import ExactConstants
 from gnn.models.derivatives import Derivatives, derivatives
-from gnn.models.heads import EnergyHead, PropertyHead
+from gnn.models.heads import EnergyHead, PropertyHead, head_key
 from gnn.models.network import FAMILIES
 from gnn.models.zbl import ZblRepulsion
 
@@ -49,7 +49,7 @@ class Model(ExactConstants):
         self.config = config
         self.network = FAMILIES[config.family](config)
         self.energy_head = EnergyHead(config.channels, config.layers, config.readout_hidden, len(config.theories))
-        self.property_heads = nn.ModuleDict({name: PropertyHead(config, name) for name in config.properties})
+        self.property_heads = nn.ModuleDict({head_key(name): PropertyHead(config, name) for name in config.properties})
         self.zbl = ZblRepulsion(config.cutoff) if config.zbl else None
         self.bonding = Bonding(config) if any(map(any, config.by_theory(config.bonding))) else None
         self.constant("references", torch.tensor(config.by_theory(config.references), dtype=torch.float64))
@@ -73,8 +73,7 @@ class Model(ExactConstants):
             theory = batch.theory.index_select(0, batch.structure)
             node_energy = self.node_energies(batch, vectors, features, elements, theory)
             energy = _sum_by_structure(node_energy, batch)
-            place = (theory, batch.structure, batch.n_atoms)
-            properties = {name: head(features, *place) for name, head in self.property_heads.items()}
+            properties = self._properties(batch, features, theory)
         found = derivatives(energy, vectors, batch, forces=forces, stress=stress, training=training)
         kept = partial(_kept, training=training)
         return Prediction(
@@ -90,15 +89,19 @@ class Model(ExactConstants):
         self, batch: Batch, node_energy: Tensor, features: list[Tensor], slopes: Derivatives, last_layer: bool
     ) -> Prediction:
         """A prediction from energies (N,) and invariants (N, C) a layer of the atoms, and the energy's derivatives."""
-        place = (batch.theory.index_select(0, batch.structure), batch.structure, batch.n_atoms)
+        theory = batch.theory.index_select(0, batch.structure)
         return Prediction(
             energy=_sum_by_structure(node_energy, batch),
             forces=slopes.forces,
             stress=slopes.stress,
-            properties={name: head(features, *place) for name, head in self.property_heads.items()},
+            properties=self._properties(batch, features, theory),
             node_energy=node_energy,
             last_layer=self._last_layer(batch, features) if last_layer else None,
         )
+
+    def _properties(self, batch: Batch, features: list[Tensor], theory: Tensor) -> dict[str, Tensor]:
+        heads = {name: self.property_heads[head_key(name)] for name in self.config.properties}
+        return {name: head(features, theory, batch.structure, batch.n_atoms) for name, head in heads.items()}
 
     def _last_layer(self, batch: Batch, features: list[Tensor]) -> Tensor:
         """The energy readout's inputs, averaged over each structure's atoms: (B, D) float64."""

@@ -35,7 +35,7 @@ class PairTerms:
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """Couplings of a density with components (l, m), l <= l_max, to features of degree 0..hidden_l_max.
+    """Couplings of a density with components (l, m) to features of some degrees from 0.
 
     pairs: the density with itself to the rows of order 2 (None for order 1); triples: those rows (`left`) with the
     density (`right`) to the rows of order 3 (None below order 3).
@@ -43,8 +43,6 @@ class ProductPlan:
     used[nu - 1]: their rows among the density, the pair rows or the triple rows, ordered (L, coupling, m).
     """
 
-    l_max: int
-    hidden_l_max: int
     pairs: PairTerms | None
     triples: PairTerms | None
     ways: tuple[tuple[int, ...], ...]
@@ -207,7 +205,7 @@ def product_plan(l_max: int, hidden_l_max: int, correlation: int) -> ProductPlan
     degrees = range(hidden_l_max + 1)
     ways, used = [tuple(1 for _ in degrees)], [np.arange((hidden_l_max + 1) ** 2)]
     if correlation == 1:
-        return ProductPlan(l_max, hidden_l_max, None, None, tuple(ways), tuple(used))
+        return ProductPlan(None, None, tuple(ways), tuple(used))
     even = [p for p in _pair_candidates(l_max) if p.out <= hidden_l_max and (p.a + p.b + p.out) % 2 == 0]
     kept = sorted(even, key=lambda pair: pair.out)
     triples = _triples(l_max, hidden_l_max) if correlation == 3 else []
@@ -216,9 +214,9 @@ def product_plan(l_max: int, hidden_l_max: int, correlation: int) -> ProductPlan
     ways.append(tuple(sum(pair.out == degree for pair in kept) for degree in degrees))
     used.append(place[: sum(2 * pair.out + 1 for pair in kept)])
     if correlation == 2:
-        return ProductPlan(l_max, hidden_l_max, quadratic, None, tuple(ways), tuple(used))
+        return ProductPlan(quadratic, None, tuple(ways), tuple(used))
     ends = np.cumsum([2 * pair.out + 1 for pair in pairs])
     rows_of = dict(zip(pairs, np.split(place, ends[:-1]), strict=True))
     cubic, place = _sorted_terms([row for t in triples for row in _triple_rows(t, rows_of[t.pair].tolist())])
     ways.append(tuple(sum(triple.out == degree for triple in triples) for degree in degrees))
-    return ProductPlan(l_max, hidden_l_max, quadratic, cubic, tuple(ways), (*used, place))
+    return ProductPlan(quadratic, cubic, tuple(ways), (*used, place))

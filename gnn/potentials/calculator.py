@@ -56,10 +56,14 @@ class SluiceCalculator(Calculator):
         """Compute everything the potential gives.
 
         Raises:
-            InputError: the structure holds elements that the potential does not know.
+            InputError: the structure holds elements that the potential does not know, or two atoms in one place, which
+                have no finite energy.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         found = self._predict(self.atoms)
+        if not np.isfinite(found.energy):
+            formula = self.atoms.get_chemical_formula()
+            raise InputError(f"the energy of {formula} is {found.energy}: are two atoms in one place?")
         optional = {"forces": found.forces, "stress": found.stress, "uncertainty": found.uncertainty}
         given = {name: value for name, value in optional.items() if value is not None}
         self.results = {"energy": found.energy, "free_energy": found.energy, **given, **found.properties}

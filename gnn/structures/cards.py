@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gnn.errors import InputError
-from gnn.structures.properties import PropertySpec
+from gnn.structures.properties import PropertyName, PropertySpec
 from gnn.structures.units import ENERGY_UNITS, LENGTH_UNITS, STRESS_UNITS, VOIGT_ORDERS, voigt_order
 
 SCHEMA_VERSION = 1
@@ -177,7 +177,7 @@ class Card(ReadingRules):
     licence: str | None = None
     citation: str | None = None
     url: str | None = None
-    properties: dict[str, CardProperty] = Field(default_factory=dict)
+    properties: dict[PropertyName, CardProperty] = Field(default_factory=dict)
     files: tuple[FileRules, ...] = ()
     expected: Expected = Expected()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+PropertyName = Annotated[str, Field(pattern=r"^[^\s.]+$")]
+"""Without dots, which part names in configurations, and without blanks."""
 
 
 class PropertySpec(BaseModel):

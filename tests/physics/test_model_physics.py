@@ -18,6 +18,7 @@ from springs import Springs
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import batch_of_atoms
+from gnn.models.config import PropertyScale
 from gnn.models.model import Model, Prediction
 from gnn.structures.properties import PropertySpec
 from gnn.structures.units import matrix_from_voigt
@@ -257,6 +258,21 @@ def test_property_heads_scale_as_their_kind_says(build: Builder, batch: Batcher,
     close(large["total"], 2 * small["total"])
     close(large["gap"], small["gap"])
     close(large["charge"], small["charge"].repeat(2))
+
+
+def test_extensive_properties_stay_exact_in_float32(build: Builder, batch: Batcher, alloy: Atoms) -> None:
+    """Total energies of molecules are of this size beside what is learnt."""
+    far = {"total": PropertyScale(mean=-7900.123456, std=0.1)}
+    model = build(properties={"total": PROPERTIES["total"]}, property_scales=far).float()
+    big = alloy.repeat((2, 2, 2))
+    small, large = (model.predict(batch(atoms).to("cpu", torch.float32)).properties["total"] for atoms in (alloy, big))
+    assert abs(float(large - 8 * small)) < 1e-5 * len(big)
+
+
+@pytest.mark.parametrize("name", ["type", "values", "train", "keys", "double"])
+def test_a_property_may_have_a_name_of_torchs_own(build: Builder, batch: Batcher, ethanol: Atoms, name: str) -> None:
+    model = build(properties={name: PropertySpec(unit="eV")})
+    assert list(model.predict(batch(ethanol)).properties) == [name]
 
 
 def test_theories_shift_a_property_only_where_they_were_taught(build: Builder, batch: Batcher, ethanol: Atoms) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +59,12 @@ def test_counts_and_sums_over_atoms(columns_of, record, monkeypatch):
     assert columns.counts(rows, numbers).tolist() == expected
     masses = np.arange(256.0)
     assert columns.sum_over_atoms(rows, masses).tolist() == [float(records[row].numbers.sum()) for row in rows]
+
+
+def test_more_atoms_than_two_bytes_count(columns_of, record):
+    large = {"n_atoms": np.array([70_000]), "numbers": np.full(70_000, 29, dtype=np.uint8)}
+    columns = replace(columns_of([record(0)]), **large)
+    assert columns.counts(np.array([0]), np.array([29])).tolist() == [[70_000]]
 
 
 def test_nothing_is_counted_of_no_rows(columns_of, record):

@@ -161,11 +161,14 @@ def test_an_unreduced_cell_needs_far_images():
         (np.zeros((1, 3)), np.eye(3), [True] * 3, float("nan"), "cutoff"),
         (np.full((1, 3), np.nan), np.eye(3), [True] * 3, 2.0, "not finite"),
         (np.zeros((1, 3)), np.diag([1.0, 0.0, 1.0]), [True] * 3, 2.0, "direction b"),
+        (np.zeros((1, 3)), np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 3.0]]), [True] * 3, 2.0, "one plane or line"),
+        (np.zeros((1, 3)), np.array([[3.0, 0, 0], [3.0, 1e-7, 0], [0, 0, 3.0]]), [True] * 3, 2.0, "one plane or line"),
+        (np.zeros((1, 3)), np.array([[3.0, 0, 0], [-3.0, 0, 0], [0, 0, 0]]), [1, 1, 0], 2.0, "one plane or line"),
     ],
 )
 def test_impossible_input_is_named(positions, cell, pbc, cutoff, words):
     with pytest.raises(InputError, match=words):
-        neighbour_list(positions, cell, np.array(pbc), cutoff)
+        neighbour_list(positions, cell, np.array(pbc, dtype=bool), cutoff)
 
 
 def test_threads_do_not_disturb_each_other():

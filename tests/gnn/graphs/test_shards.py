@@ -104,6 +104,16 @@ def test_far_images_take_wider_integers(record, tmp_path):
     assert_equal(next(iter(read_shard(tmp_path / "a.arrow"))), graph)
 
 
+@pytest.mark.parametrize("cells", [127, 128, 129, 32768])
+def test_shifts_to_both_sides_fit_their_integers(record, tmp_path, cells):
+    """An atom that went through so many cells; every edge is there in both directions."""
+    positions = np.array([[0.0, 0.0, 0.0], [3.0 * cells + 1.0, 0.0, 0.0]])
+    graph = graph_of_record(record(0, n_atoms=2, cell=3.0 * np.eye(3), positions=positions), 1.5)
+    assert graph.shifts.max() == -graph.shifts.min() == cells
+    write_shard(tmp_path / "a.arrow", [graph])
+    assert_equal(next(iter(read_shard(tmp_path / "a.arrow"))), graph)
+
+
 def test_an_empty_shard_is_a_shard(tmp_path):
     assert write_shard(tmp_path / "a.arrow", []).n_graphs == 0
     assert list(read_shard(tmp_path / "a.arrow")) == []

@@ -99,6 +99,12 @@ def test_a_model_of_properties_alone_is_no_calculator(make_checkpoint: Callable[
         potential.calculator()
 
 
+def test_two_atoms_in_one_place_are_told(potential: CheckpointPotential) -> None:
+    atoms = Atoms("Al2", positions=np.zeros((2, 3)), calculator=potential.calculator())
+    with pytest.raises(InputError, match="energy of Al2 is nan: are two atoms in one place"):
+        atoms.get_potential_energy()
+
+
 def test_unknown_elements_are_refused(potential: CheckpointPotential) -> None:
     atoms = bulk("Ni")
     atoms.calc = potential.calculator()
