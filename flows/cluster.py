@@ -64,12 +64,21 @@ def _connect(cluster: str, workers: int | None) -> Client:
     for kind in BATCH_SYSTEMS:
         if cluster == kind:
             return _batch_client(kind, workers)
-    if ":" not in cluster:
+    refuse_unknown_cluster(cluster)
+    return _remote_client(cluster)
+
+
+def refuse_unknown_cluster(cluster: str) -> None:
+    """Do nothing if `cluster` is one that `dask_client` takes; whether a scheduler answers is not asked.
+
+    Raises:
+        InputError: it is none.
+    """
+    if cluster not in ("local", "threads", *BATCH_SYSTEMS) and ":" not in cluster:
         raise InputError(
             f"unknown cluster {cluster!r}: give local, threads, {', '.join(BATCH_SYSTEMS)} or the address of a Dask"
             " scheduler as tcp://HOST:8786"
         )
-    return _remote_client(cluster)
 
 
 def _local_client(processes: bool, workers: int | None) -> Client:

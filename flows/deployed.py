@@ -80,7 +80,7 @@ def preprocess(
         split: Shares of train, valid and test: fractions or counts. Empty: 0.8, 0.1, 0.1.
         split_by: What a split keeps together.
         seed: Seed of the split.
-        cluster: local, threads or a Dask scheduler's address. Empty: the worker's own choice.
+        cluster: local, threads, slurm, kubernetes or a Dask scheduler's address. Empty: the worker's own choice.
     """
     from flows.preprocess import preprocess as body
 
@@ -122,7 +122,7 @@ def train(
         init: Model whose weights to start from, as models:/NAME@champion.
         seed: Seed of weights and batch order. Empty: the file's, else 0.
         device: auto, cpu, cuda or cuda:N.
-        cluster: local, threads or a Dask scheduler's address. Empty: the worker's own choice.
+        cluster: local, threads, slurm, kubernetes or a Dask scheduler's address. Empty: the worker's own choice.
         config: TOML file with a training configuration, relative to the home; the values above win over it.
         changes: Any other value of the configuration, as nested tables.
         even_if_unchanged: Train even if nothing has changed.
@@ -187,7 +187,7 @@ def screen(
         changes: Any other value of the file, as nested tables.
         one_per_version: Add the model's version to the name, so that each new champion gets a campaign of its own.
         fresh: Discard what an earlier run of this campaign left; a retry of this run never does.
-        cluster: local, threads or a Dask scheduler's address. Empty: the worker's own choice.
+        cluster: local, threads, slurm, kubernetes or a Dask scheduler's address. Empty: the worker's own choice.
         workers: Worker processes of a local cluster. Empty: one a core.
     """
     from flows.screen import screen as body

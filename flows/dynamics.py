@@ -11,7 +11,7 @@ import ase.io
 from ase import Atoms
 
 from flows.cli.results import DynamicsResult
-from flows.relax import open_potential, read_structures, refuse_other_formats
+from flows.relax import open_potential, read_structures, refuse_output
 from flows.settings import Home
 from flows.structure_bar import structure_bar
 from gnn.files import write_atomically
@@ -35,7 +35,7 @@ def move_file(
         InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model has no forces.
     """
     started = time.monotonic()
-    refuse_other_formats(output)
+    refuse_output(output, file)
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
     with structure_bar("moving", len(structures), "given up") as advance:

@@ -32,15 +32,17 @@ def open_potential(
     Raises:
         InputError: there is no such model, theory or device; the message lists what there is.
     """
+    from gnn.potentials.load import load, precision_of
+
     if model.startswith(FOREIGN):
         from gnn.potentials.foreign import foreign
 
+        precision_of(dtype)  # a foreign model computes in its own, which is no reason to let a mistake pass
         found = foreign(model.removeprefix(FOREIGN))
         if theory not in (None, found.theory):
             raise InputError(f"{model} gives energies of {found.theory}, not of {theory}")
         return found
     from flows.registry import resolve
-    from gnn.potentials.load import load
 
     return load(resolve(model, home), theory=theory, device=device, dtype=dtype)
 
@@ -62,7 +64,7 @@ def relax_file(
         InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model cannot relax.
     """
     started = time.monotonic()
-    refuse_other_formats(output)
+    refuse_output(output, file)
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
     with structure_bar("relaxing", len(structures), "not converged") as advance:
@@ -87,12 +89,14 @@ def relax_file(
     )
 
 
-def refuse_other_formats(output: Path) -> None:
-    """Do nothing if a file of that name would be extended XYZ.
+def refuse_output(output: Path, file: Path) -> None:
+    """Do nothing if `output` would be extended XYZ and does not take the place of `file`, which is read.
 
     Raises:
-        InputError: its name says another format.
+        InputError: its name says another format, or it is the input.
     """
+    if output.resolve() == file.resolve():
+        raise InputError(f"{output} is the input; choose another name for the output")
     if output.suffix not in SUFFIXES:
         raise InputError(f"{output} would not be extended XYZ; choose a name that ends in {' or '.join(SUFFIXES)}")
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.cluster_options import ClusterOption, WorkersOption
 from flows.cli.output import JsonOption, say, show, speaks_plainly, table
 from flows.cli.results import CampaignResult, CampaignsResult
-from flows.cli.screen import ClusterOption, FreshOption, WorkersOption, describe
+from flows.cli.screen import FreshOption, describe
 
 app = typer.Typer(help="Campaigns: list, show, rerun, merge, cancel, report.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="A campaign's name, or its TOML file.")]

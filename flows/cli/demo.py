@@ -6,18 +6,16 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.cluster_options import ClusterOption
 from flows.cli.output import JsonOption, show, speaks_plainly, table
 from flows.cli.results import DemoResult
-from flows.settings import CLUSTER_VARIABLE
 
 
 @speaks_plainly
 def demo(
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 9.0,
     committee: Annotated[int, typer.Option(min=1, help="Networks; their spread is the uncertainty.")] = 2,
-    cluster: Annotated[
-        str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, or the address of a Dask scheduler.")
-    ] = "local",
+    cluster: ClusterOption = "local",
     json: JsonOption = False,
 ) -> None:
     """Take the sample set from DFT labels to a DFT shortlist with a report."""

@@ -25,6 +25,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would ha
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
 MLFLOW_ERRORS = "mlflow.exceptions"
+SERVER_TIMED_OUT = "Timed out while attempting to connect to ephemeral Prefect API server"
 """Where MLflow's errors live, its server's absence among them; named, so that MLflow is not imported for it."""
 PREFECT_TERMINATION = "TerminationSignal"
 """What Prefect makes of a SIGTERM inside a flow; named, so that Prefect is not imported for it."""
@@ -77,12 +78,21 @@ def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
             say("stopped; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if type(error).__module__ != MLFLOW_ERRORS:
+            if (told := _known_failure(error)) is None:
                 raise
-            say(f"failed: MLflow: {one_line(error)}; the same command goes on from here")
+            say(f"failed: {told}; the same command goes on from here")
             raise typer.Exit(OUR_ERROR) from None
 
     return run
+
+
+def _known_failure(error: Exception) -> str | None:
+    """What an error of the services beneath means, in a line; None where it is none of theirs."""
+    if type(error).__module__ == MLFLOW_ERRORS:
+        return f"MLflow: {one_line(error)}"
+    if isinstance(error, RuntimeError) and SERVER_TIMED_OUT in str(error):
+        return "Prefect's own server took too long to start; `sluice up` keeps one running"
+    return None
 
 
 def _hush_known_errors() -> None:
@@ -105,7 +115,7 @@ def overrides(assignments: list[str] | None) -> dict[str, Any]:
     """`a.b=c` assignments as nested dictionaries; values are read as TOML, else taken as text.
 
     Raises:
-        InputError: an assignment has no `=`.
+        InputError: an assignment has no `=`, or is of a part of what another has given a value.
     """
     nested: dict[str, Any] = {}
     for assignment in assignments or []:
@@ -116,6 +126,8 @@ def overrides(assignments: list[str] | None) -> dict[str, Any]:
         target = nested
         for parent in parents:
             target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set {assignment!r}: {parent} has a value already")
         target[leaf] = toml_value(text.strip())
     return nested
 

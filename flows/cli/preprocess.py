@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.cluster_options import ClusterOption
 from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
 from flows.cli.results import PreprocessResult
-from flows.settings import CLUSTER_VARIABLE, Home, find_home
+from flows.settings import Home, find_home
 
 if TYPE_CHECKING:
     from gnn.graphs.preprocess import PreprocessSpec
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
 def preprocess(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET[@VERSION]...", help="Data sets of the lake.")],
     cutoff: Annotated[float, typer.Option(help="Å; edges are drawn up to here.")] = 5.0,
-    cluster: Annotated[
-        str,
-        typer.Option(
-            envvar=CLUSTER_VARIABLE,
-            metavar="local|threads|ADDRESS",
-            help="Processes here, this process, or a Dask scheduler.",
-        ),
-    ] = "local",
+    cluster: ClusterOption = "local",
     split: Annotated[
         str | None,
         typer.Option(metavar="train=450,valid=50", help="Counts or fractions. [default: train=0.8,valid=0.1,test=0.1]"),
@@ -58,7 +52,7 @@ def preprocess(
 
     if split_by not in ("group", "structure"):
         raise InputError(f"--split-by {split_by!r} is neither group nor structure")
-    if max_force < 0:
+    if not max_force >= 0:
         raise InputError(f"--max-force {max_force:g} eV/Å would drop everything; give 0 to keep all")
     by: SplitBy = "group" if split_by == "group" else "structure"
     shares = parse_shares(split) if split else None

@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.cluster_options import ClusterOption, WorkersOption
 from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
 from flows.cli.results import CampaignPlanResult, CampaignResult, FunnelStage, KnownCompoundRow
-from flows.settings import CLUSTER_VARIABLE
 
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what an earlier run of this campaign left.")]
-ClusterOption = Annotated[
-    str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, threads or the address of a Dask scheduler.")
-]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Worker processes of a local cluster.")]
 
 
 @speaks_plainly

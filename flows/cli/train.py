@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.cluster_options import ClusterOption
 from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
 from flows.cli.results import TrainResult
-from flows.settings import CLUSTER_VARIABLE
 from gnn.overlay import merged
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def train(
     devices: Annotated[
         int | None, typer.Option(metavar="N", help="Train in N processes that share every step, one a GPU.")
     ] = None,
-    cluster: Annotated[
-        str, typer.Option(envvar=CLUSTER_VARIABLE, help="local, threads or a Dask scheduler's address.")
-    ] = "local",
+    cluster: ClusterOption = "local",
     assignments: SetOption = None,
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,

@@ -186,7 +186,7 @@ def load(
     Raises:
         InputError: no whole checkpoint there, an unknown theory, or a device that this machine has not.
     """
-    precision = _precision(dtype)
+    precision = precision_of(dtype)
     place = device_of(device)
     manifest, members = read_checkpoint(Path(path))
     chosen = _chosen_theory(manifest, theory, path)
@@ -209,7 +209,12 @@ def _last_layer(manifest: CheckpointManifest, path: Path) -> LastLayer | None:
     return None if whitening is None else LastLayer(whitening, calibration.ridge or 0.0)
 
 
-def _precision(dtype: str) -> torch.dtype:
+def precision_of(dtype: str) -> torch.dtype:
+    """The precision of that name.
+
+    Raises:
+        InputError: it is none that potentials compute in.
+    """
     if dtype not in PRECISIONS:
         raise InputError(f"dtype {dtype!r} is not known; choose {' or '.join(PRECISIONS)}")
     return PRECISIONS[dtype]

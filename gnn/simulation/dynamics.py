@@ -48,7 +48,7 @@ class DynamicsSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.friction < 0 or self.timestep <= 0:
+        if not (self.temperature >= 0 and self.friction >= 0 and self.timestep > 0):
             raise InputError(
                 f"temperature {self.temperature:g} K and friction {self.friction:g}/fs must not be negative, and "
                 f"timestep {self.timestep:g} fs must be positive"

@@ -27,12 +27,24 @@ def test_an_override_without_a_value_is_the_users_mistake() -> None:
         overrides(["a.b"])
 
 
+@pytest.mark.parametrize("assignments", [["data=3", "data.cutoff=4"], ["a.b=1", "a.b.c=2"]])
+def test_an_override_within_a_value_is_the_users_mistake(assignments: list[str]) -> None:
+    with pytest.raises(InputError, match=r"has a value already"):
+        overrides(assignments)
+
+
 def test_toml_value_takes_text_as_it_is() -> None:
     assert toml_value("models:/x@champion") == "models:/x@champion"
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(InputError("bad\nvalue"), 2), (SluiceError("broke"), 1), (KeyboardInterrupt(), 130)]
+    ("error", "code"),
+    [
+        (InputError("bad\nvalue"), 2),
+        (SluiceError("broke"), 1),
+        (KeyboardInterrupt(), 130),
+        (RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."), 1),
+    ],
 )
 def test_errors_become_one_line_and_an_exit_code(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]

@@ -67,6 +67,7 @@ def test_nothing_moved_is_a_failure(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--temperature", "-5"], "temperature -5 K"),
+        (["--temperature", "nan"], "temperature nan K"),
         (["--steps", "5"], "every 100 must be from 1 to steps 5"),
         (["-o", "out.cif"], "choose a name that ends in .extxyz or .xyz"),
     ],

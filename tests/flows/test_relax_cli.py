@@ -57,6 +57,22 @@ def test_people_get_a_sentence(crystals: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_the_input_is_not_overwritten(crystals: Path) -> None:
+    before = crystals.read_bytes()
+    result = run("foreign:emt", crystals, "-o", crystals.parent / "." / crystals.name)
+    assert result.exit_code == 2
+    assert "is the input; choose another name" in result.stderr
+    assert crystals.read_bytes() == before
+
+
+@pytest.mark.usefixtures("home")
+def test_a_precision_that_is_none_is_refused_of_foreign_models_too(crystals: Path, tmp_path: Path) -> None:
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", "--dtype", "float16")
+    assert result.exit_code == 2
+    assert "dtype 'float16' is not known" in result.stderr
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("model", "file", "output", "message"),
     [

@@ -18,6 +18,7 @@ from gnn.structures.readers.opening import open_text
 from gnn.structures.readers.raw import Bad, Row, UnreadableFile
 
 SHOWN = 200
+SYMBOL = re.compile(r"[A-Z][a-z]{0,2}")
 SIX = re.compile(r'\b(stress|virial)=(["{\[])(\s*[-+.\deE]+(?:[\s,]+[-+.\deE]+){5}[\s,]*)(["}\]])')
 """Numbers stand apart: were that left open, the digits of nine could be taken for six in a billion ways."""
 OTHER_NAMES = {"stress": "stress_tensor", "virial": "virials"}
@@ -63,12 +64,19 @@ def _is_short(body: list[str]) -> bool:
     return len(body) > 2 and len(body[-1].split()) < len(body[-2].split())
 
 
+def _reason(error: Exception) -> str:
+    """Why ASE cannot read a frame: it raises a symbol that is none as a key that it lacks."""
+    missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if isinstance(missing, str) and SYMBOL.fullmatch(missing):
+        return f"unknown-element: {missing}"
+    return f"unreadable-row: {type(error).__name__}: {str(error)[:SHOWN]}"
+
+
 def _frame(lines: list[str]) -> Row:
     lines[1] = SIX.sub(lambda found: f"{OTHER_NAMES[found[1]]}={found[2]}{found[3]}{found[4]}", lines[1])
     try:
         atoms = ase.io.read(io.StringIO("".join(lines)), format="extxyz")
     except Exception as error:  # noqa: BLE001 - ASE raises whatever its parsing steps on; the reason is kept
-        reason = f"unreadable-row: {type(error).__name__}: {str(error)[:SHOWN]}"
-        return Bad(reason, "".join(lines[:3])[:SHOWN])
+        return Bad(_reason(error), "".join(lines[:3])[:SHOWN])
     assert isinstance(atoms, Atoms)
     return raw_of_atoms(atoms)

@@ -129,6 +129,15 @@ def test_one_bad_frame_costs_itself(xyz, card):
     assert records[0].code == "unreadable-row" and records[0].row == 0
 
 
+def test_an_unknown_element_is_called_so(xyz, card):
+    lines = xyz.read_text().splitlines(keepends=True)
+    lines[2] = "Xx" + lines[2][2:]
+    xyz.write_text("".join(lines))
+    bad, *others = read_records(xyz, card)
+    assert bad.reason == "unknown-element: Xx"
+    assert len(others) == 4
+
+
 @pytest.mark.parametrize("drop", [1, 3, 200])
 def test_a_truncated_file_costs_the_file(xyz, card, drop):
     text = xyz.read_text()
