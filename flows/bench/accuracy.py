@@ -25,6 +25,7 @@ from gnn.machine import processor
 from gnn.overlay import merged
 
 NAME = "accuracy"
+BUDGETS = frozenset({"epochs", "minutes"})
 CASES_FILE = Path(__file__).with_name("accuracy.toml")
 
 
@@ -129,7 +130,13 @@ def own_run(plan: Plan, case: Case, seed: int) -> Run:
 def key_of(case: Case, changes: dict[str, Any], seed: int) -> dict[str, Any]:
     """What a run is called by in the journal."""
     taught = {} if case.teacher is None else {"teacher": case.teacher.model_dump()}
-    return {"case": case.name, "seed": seed, "changes": merged(case.changes, changes)} | taught
+    return {"case": case.name, "seed": seed, "changes": changed(case.changes, changes)} | taught
+
+
+def changed(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes laid over a case's own, whose budget a new one replaces."""
+    kept = {name: value for name, value in own.items() if name not in BUDGETS} if BUDGETS & set(changes) else own
+    return merged(kept, changes)
 
 
 def rival_cases(plan: Plan) -> list[Case]:

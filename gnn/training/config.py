@@ -173,7 +173,7 @@ class TrainConfig(_Section):
     device: str = Field(default="auto", description="cpu, cuda, cuda:1; auto: a GPU where there is one")
     compile: bool = Field(
         default=False,
-        description="energies and slopes as one compiled program: faster steps after a minute of compiling, which the "
+        description="energies and slopes as one compiled program: faster steps after minutes of compiling, which the "
         "budget pays for; a resumed run is then the same to rounding, not bit for bit",
     )
     replay: bool = Field(

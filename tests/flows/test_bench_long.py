@@ -250,9 +250,16 @@ def test_seeds_go_round_the_cases(tmp_path: Path) -> None:
 
 
 def test_changes_that_contradict_a_case_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    plan = accuracy.Plan(tmp_path, Home(tmp_path), ("ethanol", "ni"), {"minutes": 1.0})
+    plan = accuracy.Plan(tmp_path, Home(tmp_path), ("ethanol", "ni"), {"minutes": 1.0, "epochs": 2})
     with pytest.raises(InputError, match=r"^training configuration: epochs and minutes are both given; give one"):
         accuracy.runs_of(plan)
+
+
+def test_a_new_budget_takes_the_place_of_the_cases(tmp_path: Path) -> None:
+    plan = accuracy.Plan(tmp_path, Home(tmp_path), ("li",), {"minutes": 1.0, "clock": "cpu"})
+    (changes, *_) = [run.key["changes"] for run in accuracy.runs_of(plan)]
+    assert (changes["minutes"], changes["clock"], "epochs" in changes) == (1.0, "cpu", False)
+    assert changes["model"] == {"family": "tensor"}
 
 
 def test_goals_over_seeds() -> None:
