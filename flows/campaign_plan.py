@@ -39,8 +39,10 @@ def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool)
         pin_model(spec, home)
 
 
-def describe_campaign(path: Path, home: Home, changes: dict[str, Any], workers: int | None) -> CampaignPlanResult:
-    """The funnel before relaxation, and the size of the work.
+def describe_campaign(
+    path: Path, home: Home, changes: dict[str, Any], workers: int | None, fresh: bool = False
+) -> CampaignPlanResult:
+    """The funnel before relaxation, and the size of the work, with model and lake as the run would have them.
 
     Raises:
         InputError: the campaign cannot be run.
@@ -48,10 +50,13 @@ def describe_campaign(path: Path, home: Home, changes: dict[str, Any], workers: 
     from dask.system import CPU_COUNT
 
     spec = read_campaign(path, changes)
-    refuse_another_spec(CampaignFolder(home, spec.name), spec)
+    folder, lake = CampaignFolder(home, spec.name), Lake(home.lake)
+    if not fresh:
+        refuse_another_spec(folder, spec)
     refuse_missing_files(spec)
-    model, lake = pin_model(spec, home), Lake(home.lake)
-    versions = pinned_versions(lake, spec.hull.datasets, model.theory)
+    known = folder.manifest() if folder.exists() and not fresh else None
+    model = pin_model(spec, home) if known is None else known.model
+    versions = pinned_versions(lake, spec.hull.datasets, model.theory) if known is None else known.lake_versions
     ready = prepare(spec, Inputs(lake, versions, model), workers or CPU_COUNT)
     elements = ready.elements & set(model.elements)
     missing: list[str] = []

@@ -50,13 +50,13 @@ def merge_shards(campaign: str, home: Home) -> CampaignResult:
         SluiceError: another process runs the campaign, or shards are not finished; all that is finished is written.
     """
     from flows.rerun import left_alone
-    from flows.screen import begin, finish, marked_if_broken, refuse_failures
+    from flows.screen import begin, finish, marked_if_broken, refuse_failures, uncancelled
 
     folder = folder_of(campaign, home)
     spec = folder.spec()
     if not number_planned(folder.shards):
         raise InputError(f"campaign {folder.name!r} was not cut into shards; compute one with `sluice shard` first")
-    with locked(folder.lock, f"campaign {folder.name}"):
+    with locked(folder.lock, f"campaign {folder.name}"), uncancelled(folder):
         running = begin(folder, spec, None)
         with marked_if_broken(running):
             ready = prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS)
@@ -75,6 +75,7 @@ def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:
     if folder.exists() and number_planned(folder.shards):
         return
     with locked(folder.root / "prepare.lock", f"the preparation of {folder.name}", PREPARE_TIMEOUT_S):
+        refuse_another_spec(folder, spec)
         if not number_planned(folder.shards):
             running = begin(folder, spec, text)
             prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gnn.training.checkpoint import CheckpointManifest
 
 FOREIGN = "foreign:"
-SPEC_NAME = "campaign.json"
+SPEC_NAME, TEXT_NAME = "campaign.json", "campaign.toml"
 KNOWN_FIELDS = {"formula", "prototype", "found", "rank", "hull_distance", "comment"}
 INTERRUPTED = "INTERRUPTED"
 """A campaign whose manifest says RUNNING though no process holds its lock."""
@@ -89,8 +89,13 @@ class CampaignFolder:
     def keep_spec(self, spec: CampaignSpec, text: str | None) -> None:
         """Keep the specification, and the text of the file it was read from."""
         if text is not None:
-            write_text(self.root / "campaign.toml", text)
+            write_text(self.root / TEXT_NAME, text)
         write_text(self.root / SPEC_NAME, spec.model_dump_json(indent=1) + "\n")
+
+    def spec_text(self) -> str | None:
+        """The text of the file that the specification was read from; None where it came from none."""
+        path = self.root / TEXT_NAME
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def clear(self) -> None:
         """Remove everything but the lock."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows import registry
 from flows.events import announce_champion
-from flows.registry import CHAMPION, FIRST, RegisteredModel
+from flows.registry import CHAMPION, FIRST, VERDICT, RegisteredModel
 from flows.settings import Home
 from flows.suites import Suite, evaluate_on, freeze, read_suite, suite_folder
 from flows.tracking import connect
@@ -199,15 +199,15 @@ class VersionPage:
     def verdict(self, suite: Suite) -> Verdict | None:
         """What was judged of the version on this suite; None where nothing was."""
         tags = self.read_tags()
-        if tags.get("suite") != suite.manifest.digest or "gate.reason" not in tags:
+        if tags.get("suite") != suite.manifest.digest or VERDICT not in tags:
             return None
-        return Verdict(self.model.version, tags["gate"] == CHAMPION, tags["gate.reason"])
+        return Verdict(self.model.version, tags["gate"] == CHAMPION, tags[VERDICT])
 
     def judged(self, verdict: Verdict, suite: Suite | None = None) -> Verdict:
         """Write what became of the version; gives it back."""
         from flows.version_page import describe_version
 
-        self.tags({"gate": CHAMPION if verdict.champion else CHALLENGER, "gate.reason": verdict.reason})
+        self.tags({"gate": CHAMPION if verdict.champion else CHALLENGER, VERDICT: verdict.reason})
         errors = None if suite is None else kept_errors(self.model, suite)
         describe_version(self.client, self.model, self.folder, verdict.reason, errors)
         return verdict

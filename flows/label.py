@@ -59,11 +59,13 @@ class Plan:
     journal: Journal
     relax: RelaxSettings
     theory: str
+    retry_failed: bool = False
 
     @property
     def to_do(self) -> int:
-        """Structures that the journal does not hold."""
-        known = {record["job_id"] for record in self.journal.read()}
+        """Structures that the journal does not hold, or holds as failures that are tried again."""
+        records = self.journal.read()
+        known = {record["job_id"] for record in records if record["status"] == "done" or not self.retry_failed}
         return len({job.job_id for job in self.jobs} - known)
 
 
@@ -130,7 +132,8 @@ def make_plan(request: LabelRequest, home: Home) -> Plan:
     theory = engine.theory
     engine.close()
     journal = label_journal(journal_path(request, theory, relax, home), request.engine, theory)
-    return Plan([structure.job(request.kind) for structure in wanted], maker, journal, relax, theory)
+    jobs = [structure.job(request.kind) for structure in wanted]
+    return Plan(jobs, maker, journal, relax, theory, request.retry_failed)
 
 
 def find_source(source: str, home: Home) -> Path:

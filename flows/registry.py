@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+VERDICT = "gate.reason"
+"""The tag of a version that says what the gate made of it."""
 FIRST = "the first version of its name"
 JUDGED_ON: tuple[Split, ...] = ("test", "valid")
 """Splits whose errors describe a version; the first that there is."""
@@ -46,7 +48,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """One version in the registry. `metrics` are those of the split `judged_on`."""
+    """One version in the registry. `metrics` are those of the split `judged_on`; `judged`: the gate has spoken."""
 
     name: str
     version: str
@@ -58,6 +60,7 @@ class RegisteredModel:
     model_id: str | None
     run_id: str | None
     source: str
+    judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ def _described(version: ModelVersion, client: MlflowClient) -> RegisteredModel:
         model_id=version.tags.get("model_id"),
         run_id=version.run_id or None,
         source=version.source,
+        judged=VERDICT in version.tags,
     )
 
 

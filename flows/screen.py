@@ -27,7 +27,7 @@ from flows.cli.results import CampaignResult
 from flows.lineage import traced
 from flows.settings import Home
 from flows.tracking import code_version
-from gnn.errors import SluiceError
+from gnn.errors import InputError, SluiceError
 from gnn.files import locked
 from gnn.lake.table import Lake
 from gnn.screening.campaign import CampaignSpec, read_campaign
@@ -100,17 +100,27 @@ def screen(
     """
     spec, text = specification(campaign, changes)
     folder = CampaignFolder(home, spec.name)
-    with locked(folder.lock, f"campaign {spec.name}"):
-        if fresh:
-            folder.clear()
-        refuse_another_spec(folder, spec)
+    if fresh and only is not None:
+        raise InputError("a campaign that is started anew computes all its shards; leave out the choice, or fresh")
+    with locked(folder.lock, f"campaign {spec.name}"), uncancelled(folder):
+        if not fresh:
+            refuse_another_spec(folder, spec)
         refuse_empty_choice(folder, only)
-        folder.cancel_mark.unlink(missing_ok=True)
-        running = begin(folder, spec, text)
+        running = begin(folder, spec, text, fresh)
         with traced(folder), marked_if_broken(running):
             outcomes = compute(running, cluster, workers, show, only)
         refuse_failures(folder, outcomes)
         return result_of(folder)
+
+
+@contextmanager
+def uncancelled(folder: CampaignFolder) -> Iterator[None]:
+    """Take the mark of a cancellation away before and after: it is meant for one run."""
+    folder.cancel_mark.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        folder.cancel_mark.unlink(missing_ok=True)
 
 
 def refuse_empty_choice(folder: CampaignFolder, only: Choice | None) -> None:
@@ -135,19 +145,34 @@ def specification(
     return read_campaign(path, changes), path.read_text(encoding="utf-8")
 
 
-def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None) -> Campaign:
-    """Pin model and lake at the first start; later starts keep what was pinned."""
-    known = folder.manifest() if folder.exists() else None
-    model = known.model if known is not None else pin_model(spec, folder.home)
+def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None, fresh: bool = False) -> Campaign:
+    """Pin model and lake at the first start; later starts keep what was pinned, unless they are `fresh`.
+
+    What is there is discarded last, when nothing is left that could keep the campaign from beginning.
+    """
+    known = folder.manifest() if folder.exists() and not fresh else None
     if known is not None:
-        versions = known.lake_versions
+        campaign = Campaign(folder, spec, known.model, known.lake_versions, known.started_at)
     else:
-        versions = pinned_versions(Lake(folder.home.lake), spec.hull.datasets, model.theory)
-    campaign = Campaign(folder, spec, model, versions, known.started_at if known is not None else now())
-    if known is None:
-        refuse_hopeless(campaign)
-        folder.keep_spec(spec, text)
-    write_state(campaign, "RUNNING")
+        campaign = pinned(folder, spec)
+        kept = folder.spec_text() if text is None else text
+        if fresh:
+            folder.clear()
+        folder.keep_spec(spec, kept)
+    write_state(campaign, "RUNNING", finished_at=None)
+    return campaign
+
+
+def pinned(folder: CampaignFolder, spec: CampaignSpec) -> Campaign:
+    """The campaign with model and lake as they are now.
+
+    Raises:
+        InputError: there is no such model, or no hull can be drawn.
+    """
+    model = pin_model(spec, folder.home)
+    versions = pinned_versions(Lake(folder.home.lake), spec.hull.datasets, model.theory)
+    campaign = Campaign(folder, spec, model, versions, now())
+    refuse_hopeless(campaign)
     return campaign
 
 
@@ -190,11 +215,11 @@ def marked_if_broken(campaign: Campaign) -> Iterator[None]:
     """Record how a campaign ended that did not end by itself."""
     try:
         yield
-    except KeyboardInterrupt:
-        write_state(campaign, "CANCELLED", finished_at=now())
-        raise
     except Exception:
         write_state(campaign, "FAILED", finished_at=now())
+        raise
+    except BaseException:  # Ctrl-C, and Prefect's own way of saying that the process is to end
+        write_state(campaign, "CANCELLED", finished_at=now())
         raise
 
 

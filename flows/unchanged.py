@@ -8,6 +8,7 @@ from flows.settings import Home
 from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from flows.registry import RegisteredModel
     from gnn.training.checkpoint import CheckpointManifest
 
 NOT_COMPARED = {"device", "threads"}
@@ -17,15 +18,17 @@ NOT_COMPARED = {"device", "threads"}
 def nothing_new(config: TrainConfig, home: Home) -> str | None:
     """Why this training need not run: the same data and configuration made the newest version; None if it must run.
 
+    A version that the gate has not judged is not done: the training, which finds itself finished, lets it be judged.
+
     Data are the same when their content digests are: versions that only compaction made do not count.
 
     Raises:
         InputError: the lake has no such data set or version.
     """
     newest = newest_version(config.register_as, home)
-    if newest is None:
+    if newest is None or not newest[0].judged:
         return None
-    number, manifest = newest
+    number, manifest = newest[0].version, newest[1]
     now = data_digests(config.data.sources, home)
     trained = {item.dataset: item.content_digest for item in manifest.data.inputs}
     if now != trained or manifest.training != config.model_dump(mode="json", exclude=NOT_COMPARED):
@@ -34,15 +37,15 @@ def nothing_new(config: TrainConfig, home: Home) -> str | None:
     return f"nothing to do: the data are those of {data}, which version {number} of {config.register_as} was trained on"
 
 
-def newest_version(name: str | None, home: Home) -> tuple[str, CheckpointManifest] | None:
-    """Number and manifest of the newest version of a registered model; None where there is none."""
+def newest_version(name: str | None, home: Home) -> tuple[RegisteredModel, CheckpointManifest] | None:
+    """The newest version of a registered model and its manifest; None where there is none."""
     from flows.registry import list_models, lookup, registered_names
     from gnn.training.checkpoint import read_manifest
 
     if name is None or name not in registered_names(home):
         return None
-    number = list_models(home, name)[-1].version
-    return number, read_manifest(lookup(f"{name}/{number}", home)[1])
+    newest = list_models(home, name)[-1]
+    return newest, read_manifest(lookup(f"{name}/{newest.version}", home)[1])
 
 
 def data_digests(datasets: list[str], home: Home) -> dict[str, str]:

@@ -99,7 +99,7 @@ class Journal:
     """An append-only JSON-lines file that a killed process can continue.
 
     The first line is a header that says what the records belong to; each record is fsynced; a torn last line is
-    dropped.
+    not read, and cut off when somebody appends.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ class Journal:
         self.header = header
 
     def read(self) -> list[dict[str, Any]]:
-        """Records written so far, without the header.
+        """Records written so far, without the header and without a torn last line, which another process may write.
 
         Raises:
             InputError: the journal belongs to other work (its header differs).
@@ -139,18 +139,22 @@ class Journal:
         return len(lines) - len(good)
 
     def _whole_lines(self) -> list[dict[str, Any]]:
-        """Parse every complete line and cut a torn tail off the file."""
         content = self.path.read_bytes()
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+    def _cut_torn_line(self) -> None:
+        """Of the one who writes alone."""
+        content = self.path.read_bytes() if self.path.exists() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             with self.path.open("rb+") as stream:
                 stream.truncate(whole)
-        return [json.loads(line) for line in content[:whole].splitlines()]
 
     @contextmanager
     def appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Give a function that appends one record durably."""
+        """Give a function that appends one record durably; only one process may have it at a time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._cut_torn_line()
         is_new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", encoding="utf-8") as stream:
 

@@ -72,6 +72,19 @@ def test_journal_survives_a_torn_last_line(
     assert [record["value"] for record in journal.read()] == [*kept, -1]
 
 
+def test_reading_leaves_the_line_that_another_process_is_writing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.jsonl", HEADER)
+    with journal.appending() as append:
+        append({"value": 1})
+    line = b'{"value": 2}\n'
+    with journal.path.open("ab") as stream:
+        stream.write(line[:5])
+        stream.flush()
+        assert [record["value"] for record in journal.read()] == [1]
+        stream.write(line[5:])
+    assert [record["value"] for record in journal.read()] == [1, 2]
+
+
 def test_journal_of_other_work_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     with Journal(path, HEADER).appending() as append:

@@ -72,13 +72,17 @@ def ranks(text: str | None) -> tuple[int, ...]:
     """
     from gnn.errors import InputError
 
+    if text is None:
+        return ()
     found: list[int] = []
-    for part in (text or "").replace(" ", "").split(","):
+    for part in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = part.partition("-")
-        if part and not (first.isdecimal() and (last if dash else first).isdecimal()):
+        numbers = [first, last if dash else first]
+        if not all(number.isdecimal() for number in numbers) or int(numbers[0]) > int(numbers[1]):
             raise InputError(f"--rank {text!r}: {part!r} is no rank; write 1,2,5-7")
-        if part:
-            found.extend(range(int(first), int(last or first) + 1))
+        found.extend(range(int(numbers[0]), int(numbers[1]) + 1))
+    if not found:
+        raise InputError(f"--rank {text!r} names no rank; write 1,2,5-7, or leave it out for all")
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.output import JsonOption, say, show, speaks_plainly, table
 from flows.cli.results import ModelRow, ModelsResult
+from gnn.errors import InputError
 
 if TYPE_CHECKING:
     from flows.registry import RegisteredModel
@@ -66,8 +67,10 @@ def promote(
     if alias == registry.CHAMPION:
         say(gate.promote(uri, home, reason, force).reason)
         show(_result([registry.lookup(uri, home)[0]]), as_json, describe)
-    else:
-        show(_result([registry.promote(uri, home, alias)]), as_json, describe)
+        return
+    if force or reason is not None:
+        raise InputError(f"--force and --reason are for the champion; alias {alias!r} just moves")
+    show(_result([registry.promote(uri, home, alias)]), as_json, describe)
 
 
 @app.command("import")

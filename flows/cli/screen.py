@@ -32,7 +32,7 @@ def screen(
     if dry_run:
         from flows.campaign_plan import describe_campaign
 
-        show(describe_campaign(campaign, home, changes, workers), json, describe_plan)
+        show(describe_campaign(campaign, home, changes, workers, fresh), json, describe_plan)
         return
     from flows.campaign_plan import check_campaign
     from flows.cli.output import terminating_like_interrupt

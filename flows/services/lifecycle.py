@@ -77,6 +77,9 @@ def _prepared(home: Home, changes: dict[str, Any]) -> tuple[ServicesState, Setti
             f"the services run with other settings ({differences(known.settings, settings)}); first `sluice down`"
         )
     auth, url = settings.auth(), settings.database()
+    if known is not None and running and known.has_auth != (auth is not None):
+        want, given = ("a password", "none is") if known.has_auth else ("no password", "one is")
+        raise InputError(f"the services run with {want}, and {given} given (SLUICE_AUTH); first `sluice down`")
     choose_store(home, url)
     if settings.is_wide:
         make_certificate(home)

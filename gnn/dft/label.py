@@ -106,6 +106,7 @@ def label(
     journal = label_journal(journal_path, engines[0].name, engines[0].theory)
     try:
         with locked(journal_path.with_suffix(".lock"), f"labelling journal {journal_path}"):
+            journal.mend()
             known = {record["job_id"] for record in journal.read()}
             todo = _unique([job for job in jobs if job.job_id not in known])
             with journal.appending() as append:

@@ -158,6 +158,11 @@ def test_training_rests_while_nothing_changes(gated: Home) -> None:
         "nothing to do: the data are those of cells@0, which version 3 of copper was trained on"
     )
     assert nothing_new(configuration(epochs=31), gated) is None
+    client = connect(gated)
+    reason = client.get_model_version("copper", "3").tags[registry.VERDICT]
+    client.delete_model_version_tag("copper", "3", registry.VERDICT)  # as after a kill before the judgement
+    assert nothing_new(configuration(epochs=30), gated) is None
+    client.set_model_version_tag("copper", "3", registry.VERDICT, reason)
     assert nothing_new(configuration(epochs=30, register_as="new"), gated) is None
     assert nothing_new(configuration(epochs=30, register_as=None), gated) is None
     with pytest.raises(InputError, match="no data set"):

@@ -15,7 +15,8 @@ from flows import campaigns as campaign_folders
 from flows.campaign_outputs import report_context, rows_to_draw
 from flows.campaign_plan import check_campaign, describe_campaign
 from flows.campaign_shard import compute_shard
-from flows.campaigns import INTERRUPTED, CampaignFolder, request_cancel, result_of
+from flows.campaigns import INTERRUPTED, CampaignFolder, pin_model, request_cancel, result_of
+from flows.rerun import parse_choice
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
@@ -176,6 +177,26 @@ def test_a_changed_specification_needs_fresh(run_here: Run, home: Home, campaign
     assert run_here(campaign_file, changes=changes, fresh=True).n_shortlist == 2
 
 
+def test_a_fresh_start_that_cannot_begin_discards_nothing(run_here: Run, home: Home, campaign_file: Path) -> None:
+    run_here(campaign_file)
+    folder = CampaignFolder(home, "metals")
+    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="no foreign potential 'gone'"):
+        run_here(folder.spec().model_copy(update={"model": "foreign:gone"}), fresh=True)
+    with pytest.raises(InputError, match="leave out the choice, or fresh"):
+        run_here(folder.spec(), fresh=True, only=parse_choice("0", None))
+    assert {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_fresh_start_from_the_folder_keeps_the_text_of_the_file(
+    run_here: Run, home: Home, campaign_file: Path
+) -> None:
+    run_here(campaign_file)
+    folder = CampaignFolder(home, "metals")
+    assert run_here(folder.spec(), fresh=True).state == "COMPLETED"
+    assert folder.spec_text() == campaign_file.read_text()
+
+
 def test_cancelling(run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CampaignFolder(home, "metals")
     real = campaign_folders.potential_of
@@ -188,6 +209,7 @@ def test_cancelling(run_here: Run, home: Home, campaign_file: Path, monkeypatch:
     with pytest.raises(SluiceError, match="was cancelled; the same command goes on"):
         run_here(campaign_file)
     assert result_of(folder).state == "CANCELLED"
+    assert not folder.cancel_mark.exists()
     kept = len(journal_ids(home))
     assert kept >= 1
     monkeypatch.setattr("flows.screen.potential_of", real)
@@ -229,3 +251,16 @@ def test_a_dry_run_writes_nothing(home: Home, campaign_file: Path) -> None:
     assert plan.structures > plan.funnel[-1].n_out > 0
     assert plan.n_candidates == plan.funnel[0].n_in
     assert not home.campaigns.exists()
+
+
+def test_a_dry_run_says_what_the_run_would_use(
+    run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(campaign_file)
+    pinned = pin_model(CampaignFolder(home, "metals").spec(), home)
+    newer = pinned.model_copy(update={"sha256": "f" * 64, "version": "9"})
+    monkeypatch.setattr("flows.campaign_plan.pin_model", lambda *_: newer)
+    assert describe_campaign(campaign_file, home, {}, workers=2).model_sha256 == pinned.sha256
+    assert describe_campaign(campaign_file, home, {}, workers=2, fresh=True).model_sha256 == newer.sha256
+    changes = {"selection": {"budget": 2}}
+    assert describe_campaign(campaign_file, home, changes, workers=2, fresh=True).model_version == "9"

@@ -103,6 +103,17 @@ def test_other_settings_than_those_that_run(started_home: Home, ports: dict[str,
         up(started_home, {"runs": 9}, 60)
 
 
+def test_a_running_home_does_not_lose_its_password(
+    started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_fakes()
+    monkeypatch.setenv("SLUICE_AUTH", "people:secret-of-many-letters")
+    up(started_home, ports, 60)
+    monkeypatch.delenv("SLUICE_AUTH")
+    with pytest.raises(InputError, match="run with a password, and none is given"):
+        up(started_home, ports, 60)
+
+
 def test_a_program_that_ends_is_told_without_secrets(
     started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
