@@ -34,6 +34,12 @@ class Frame:
     forces: Floats
     stress: Floats | None
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of its labels are numbers."""
+        stress = np.zeros(6) if self.stress is None else self.stress
+        return all(np.isfinite(value).all() for value in (self.energy, self.free_energy, self.forces, stress))
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers."""
         return {

@@ -164,6 +164,8 @@ def run_one(job: LabelJob, engine: Engine, relax: RelaxSettings) -> dict[str, An
         labelled = engine.run(job.atoms(), job.kind, relax)
     except LabelError as error:
         return {**record, "status": "failed", "reason": str(error)}
+    if not all(frame.is_finite for frame in labelled.frames):
+        return {**record, "status": "failed", "reason": "labels that are not finite"}
     frames = [frame.to_json() for frame in labelled.frames]
     return {**record, "status": "done", "converged": labelled.converged, "cpu_s": labelled.cpu_s, "frames": frames}
 

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Part(BaseModel):
     """The base of a campaign's tables: frozen, and unknown keys are refused. `false` switches an optional limit off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -80,15 +80,21 @@ class CandidateSpec(Part):
     def _known_elements(cls, elements: list[str]) -> list[str]:
         for symbol in elements:
             symbol_number(symbol)
-        return elements
+        return refuse_twice(elements)
 
     @field_validator("systems")
     @classmethod
     def _known_systems(cls, systems: list[str]) -> list[str]:
         for system in systems:
-            for symbol in system.split("-"):
+            for symbol in refuse_twice(system.split("-")):
                 symbol_number(symbol)
+        refuse_twice(["-".join(sorted(system.split("-"))) for system in systems])
         return systems
+
+    @field_validator("datasets")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        return refuse_twice(names)
 
     @field_validator("prototypes")
     @classmethod
@@ -104,6 +110,13 @@ class CandidateSpec(Part):
         if (self.prototypes or self.derivatives) and not (self.elements or self.systems):
             raise ValueError("prototypes and derivatives need `elements` or `systems`")
         return self
+
+
+def refuse_twice(names: list[str]) -> list[str]:
+    """The names, if none stands twice: candidates would."""
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise ValueError(f"{twice[0]} stands twice")
+    return names
 
 
 class DedupeSpec(Part):

@@ -8,9 +8,9 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from gnn.graphs.neighbours import neighbour_list
 from gnn.screening.campaign import FilterSpec
 from gnn.screening.volumes import guess_volume
-from gnn.structures.geometry import closest_pair
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,13 +46,18 @@ def _distance_reason(numbers: Ints, positions: Floats, cell: Floats, spec: Filte
     if spec.min_distance <= 0:
         return None
     radii = covalent_radii[numbers]
-    nearest = closest_pair(positions, cell, PERIODIC, within=2 * spec.min_distance * float(radii.max()))
-    if nearest is None:
+    edges = neighbour_list(positions, cell, PERIODIC, 2 * spec.min_distance * float(radii.max()))
+    if not len(edges):
         return None
-    i, j, distance = nearest
-    if distance >= spec.min_distance * (radii[i] + radii[j]):
+    distances = np.linalg.norm(positions[edges.senders] - positions[edges.receivers] + edges.shifts @ cell, axis=1)
+    # a short bond of small atoms must not hide a larger pair that is too close for its size
+    relative = distances / (radii[edges.senders] + radii[edges.receivers])
+    worst = int(np.argmin(relative))
+    if relative[worst] >= spec.min_distance:
         return None
-    return "atoms too close", f"{chemical_symbols[numbers[i]]}-{chemical_symbols[numbers[j]]} {distance:.2f} Å"
+    i, j = sorted((edges.senders[worst], edges.receivers[worst]))
+    pair = f"{chemical_symbols[numbers[i]]}-{chemical_symbols[numbers[j]]}"
+    return "atoms too close", f"{pair} {distances[worst]:.2f} Å"
 
 
 def energy_reason(energy_per_atom: float | None, formation_energy: float | None, spec: FilterSpec) -> Reason:

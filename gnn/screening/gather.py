@@ -18,7 +18,7 @@ from gnn.screening.references import entry_of_row, lake_entries
 from gnn.screening.volumes import fitted_volumes
 from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, UnreadableFile, read_records
-from gnn.structures.record import Record, table_to_records
+from gnn.structures.record import Record, Source, table_to_records
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,18 @@ def _of_file(path: Path, name: str) -> Iterator[Candidate | Unreadable]:
     card = structures_card("candidates")
     try:
         for row, record in enumerate(read_records(path, card)):
-            if isinstance(record, Rejected):
-                yield Unreadable(f"file:{name}#{record.row}", record.reason)
-            else:
-                yield _let_in(record, f"file:{name}#{row if record.source is None else record.source.row}")
+            where = f"file:{name}{_place(record.source, row)}"
+            yield Unreadable(where, record.reason) if isinstance(record, Rejected) else _let_in(record, where)
     except UnreadableFile as error:
         yield Unreadable(f"file:{name}", f"unreadable file: {error}")
+
+
+def _place(source: Source | None, row: int) -> str:
+    """Where in a file a row stands: the member, of an archive, and the row within it."""
+    if source is None:
+        return f"#{row}"
+    _, mark, member = source.file.partition("!")
+    return f"{mark}{member}#{source.row}"
 
 
 def _of_dataset(lake: Lake, reference: str) -> Iterator[Candidate | Unreadable]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ase.data import chemical_symbols
 
 from gnn.errors import InputError
+from gnn.graphs.outliers import OutlierRule, outlier_reason
 from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 from gnn.screening.candidates import Candidate
@@ -23,8 +24,10 @@ from gnn.screening.volumes import guess_volume
 
 COLUMNS = (
     "structure_id", "dataset", "theory", "numbers", "positions", "cell", "pbc", "energy", "free_energy", "n_atoms",
-    "elements", "formula", "total_charge", "config_type",
+    "elements", "formula", "total_charge", "config_type", "flags",
 )  # fmt: skip
+SOUND = OutlierRule()
+"""What a row must not be flagged with to be a reference: the same as to be trained on."""
 ENTROPY_NOTE = 1e-3
 """eV/atom between energy and free energy above which a hull of energies is said to differ from the model's target."""
 
@@ -61,25 +64,38 @@ def _theories(lake: Lake, dataset: str) -> set[str]:
 
 
 def lake_entries(lake: Lake, versions: Mapping[str, int], theory: str, elements: Collection[str]) -> LakeEntries:
-    """The row of lowest energy per atom of each formula: neutral bulk crystals of `elements` at `theory`."""
+    """The row of lowest energy per atom of each formula: neutral bulk crystals of `elements` at `theory`.
+
+    Rows with a flag that keeps them out of training are no references either: one energy that is too low would shift
+    all formation energies and distances of its elements.
+    """
     best: dict[str, dict[str, Any]] = {}
+    flagged = 0
     for dataset, version in versions.items():
-        for row in _bulk_rows(lake, dataset, version, theory):
+        found, left_out = _bulk_rows(lake, dataset, version, theory)
+        flagged += left_out
+        for row in found:
             if not set(row["elements"]) <= set(elements):
                 continue
             rival = best.get(row["formula"])
             if rival is None or _energy_per_atom(row) < _energy_per_atom(rival):
                 best[row["formula"]] = row
     rows = [best[formula] for formula in sorted(best)]
-    return LakeEntries(rows, dict(versions), _notes(rows))
+    return LakeEntries(rows, dict(versions), [*_notes(rows), *_flags_told(flagged)])
 
 
-def _bulk_rows(lake: Lake, dataset: str, version: int, theory: str) -> Iterable[dict[str, Any]]:
-    """Rows of a data set that can stand on a hull, lowest of each formula only, so that few become Python objects."""
+def _bulk_rows(lake: Lake, dataset: str, version: int, theory: str) -> tuple[list[dict[str, Any]], int]:
+    """Rows of a data set that can stand on a hull, and how many flags kept from it.
+
+    Lowest of each formula only, so that few become Python objects.
+    """
     table = lake.read(dataset, version, columns=list(COLUMNS))
     table = table.filter(pc.and_(pc.equal(table["theory"], theory), pc.is_valid(table["energy"])))
     if not table.num_rows:
-        return []
+        return [], 0
+    sound = pa.array([outlier_reason(flags or (), None, SOUND) is None for flags in table["flags"].to_pylist()])
+    flagged = table.num_rows - pc.sum(sound).as_py()
+    table = table.filter(sound)
     per_atom = pc.divide(table["energy"], pc.cast(table["n_atoms"], "float64"))
     table = table.append_column("energy_per_atom", per_atom).sort_by("energy_per_atom")
     lowest: dict[str, dict[str, Any]] = {}
@@ -87,7 +103,11 @@ def _bulk_rows(lake: Lake, dataset: str, version: int, theory: str) -> Iterable[
     for row, (formula, pbc, charge) in enumerate(zip(*thin.values(), strict=True)):
         if formula not in lowest and all(pbc) and not charge:
             lowest[formula] = table.slice(row, 1).to_pylist()[0]
-    return lowest.values()
+    return list(lowest.values()), flagged
+
+
+def _flags_told(flagged: int) -> list[str]:
+    return [f"{flagged} flagged rows of the lake are no references of the hull"] if flagged else []
 
 
 def _energy_per_atom(row: Mapping[str, Any]) -> float:

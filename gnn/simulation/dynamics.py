@@ -80,8 +80,8 @@ def move_many(
     """Move every structure; trajectories in the order given.
 
     Args:
-        atoms_list: structures; FixAtoms is respected. One that has momenta keeps them, another gets those of the
-            temperature, its centre of mass at rest.
+        atoms_list: structures; atoms that are wholly fixed stay. One that has momenta keeps them, another gets those of
+            the temperature, its centre of mass at rest.
         potential: what gives energy and forces.
         settings: how.
         max_atoms: atoms that are evaluated at one time.

@@ -12,11 +12,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
 from torch import Tensor
 
+from gnn.errors import InputError
 from gnn.simulation.cell_filter import symmetric_exponential
 from gnn.simulation.optimiser import Bounds, State
+from gnn.structures.readers.ase_atoms import fixed_mask, holds_atoms
 
 CELL_ROWS = 3
 ATOM_CURVATURE = 10.0
@@ -98,7 +99,10 @@ def population_of(
 ) -> Population:
     """Structures at the start of their relaxation; their minimiser's state is still empty.
 
-    Cells move where `relax_cell` and the structure is periodic in three directions; atoms under FixAtoms do not move.
+    Cells move where `relax_cell` and the structure is periodic in three directions; wholly fixed atoms do not move.
+
+    Raises:
+        InputError: a structure has a constraint that cannot be kept.
     """
     rows = CELL_ROWS + max(len(atoms) for atoms in atoms_list)
     count = len(atoms_list)
@@ -140,12 +144,18 @@ def bounds(population: Population) -> Bounds:
 
 
 def fixed_atoms(atoms: Atoms) -> np.ndarray:
-    """(N,) bool: which atoms a FixAtoms constraint holds."""
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-    return fixed
+    """(N,) bool: which atoms constraints hold in all three directions.
+
+    Raises:
+        InputError: there is a constraint of another kind, which would be broken.
+    """
+    others = [constraint for constraint in atoms.constraints if not holds_atoms(constraint)]
+    if others:
+        raise InputError(
+            f"{atoms.get_chemical_formula()} has a constraint {type(others[0]).__name__} that cannot be kept: atoms "
+            "move in all directions or in none; take it away or fix its atoms wholly"
+        )
+    return fixed_mask(atoms)
 
 
 def select(population: Population, keep: Tensor, padded_state: frozenset[str]) -> Population:

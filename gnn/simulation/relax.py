@@ -108,7 +108,7 @@ def relax_many(
     """Relax every structure; results in the order given.
 
     Args:
-        atoms_list: structures; FixAtoms is respected. Their calculators are not used.
+        atoms_list: structures; atoms that are wholly fixed stay. Their calculators are not used.
         potential: what gives energy and forces, and stress where cells are to be relaxed.
         settings: how.
         max_atoms: atoms that are evaluated at one time.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 from numpy.typing import NDArray
 
 from gnn.structures.readers.raw import Raw
@@ -43,11 +43,16 @@ def fixed_mask(atoms: Atoms) -> NDArray[np.bool_]:
     """Atoms (N,) that constraints hold in all three directions."""
     fixed = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms) or (
-            isinstance(constraint, FixCartesian) and np.asarray(constraint.mask).all()
-        ):
+        if holds_atoms(constraint):
             fixed[constraint.index] = True
     return fixed
+
+
+def holds_atoms(constraint: Any) -> bool:
+    """Whether a constraint holds its atoms in all three directions."""
+    if isinstance(constraint, FixCartesian | FixScaled):
+        return bool(np.asarray(constraint.mask).all())
+    return isinstance(constraint, FixAtoms)
 
 
 def _text(value: Any) -> str | None:

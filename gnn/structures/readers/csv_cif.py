@@ -38,7 +38,7 @@ def read_csv(path: Path, rules: ReadingRules) -> Iterator[Row]:
         header = _line(stream)
         separator = max(SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=separator), [])
-        rows = csv.DictReader(stream, names, delimiter=separator)
+        rows = csv.DictReader(stream, names, delimiter=separator, strict=True)
         first = next(rows, None)
         column = _structure_column(names, first or {}, rules, path)
         for row in chain(() if first is None else (first,), rows):

@@ -21,6 +21,8 @@ from gnn.structures.readers.opening import OPENERS, open_bytes, open_text
 from gnn.structures.readers.raw import Bad, Raw, Row, UnreadableFile
 
 Floats = NDArray[np.float64]
+PADDING = -1
+"""The type of places without an atom, where frames of several sizes share a file."""
 LABELS = ("energy", "force", "virial")
 NAMES = {"force": "forces"}
 
@@ -60,15 +62,23 @@ class _System:
 
     def row(self, frame: dict[str, Floats]) -> Row:
         """One frame as a raw row."""
-        numbers = self.numbers
+        numbers, real = self.numbers, np.ones(len(self.numbers), dtype=bool)
         if "real_atom_types" in frame:
-            numbers = self.type_numbers[frame["real_atom_types"].astype(np.int64)]
-        if frame["coord"].size != 3 * len(numbers):
-            return Bad(f"array-length: coord has {frame['coord'].size} numbers where {3 * len(numbers)} are due")
+            types = frame["real_atom_types"].astype(np.int64)
+            if not ((types >= PADDING) & (types < len(self.type_numbers))).all():
+                return Bad(
+                    f"unknown-element: types {types.min()} to {types.max()} of {len(self.type_numbers)} elements"
+                )
+            real = types != PADDING
+            numbers = self.type_numbers[types[real]]
+        if frame["coord"].size != 3 * len(real):
+            return Bad(f"array-length: coord has {frame['coord'].size} numbers where {3 * len(real)} are due")
         values: dict[str, Any] = {NAMES.get(name, name): frame[name] for name in LABELS if name in frame}
+        if values.get("forces") is not None and np.size(values["forces"]) == 3 * len(real):
+            values["forces"] = np.reshape(values["forces"], (-1, 3))[real]
         return Raw(
             numbers=numbers,
-            positions=frame["coord"].reshape(-1, 3),
+            positions=frame["coord"].reshape(-1, 3)[real],
             cell=frame["box"].reshape(3, 3) if self.periodic else np.zeros((3, 3)),
             pbc=np.full(3, self.periodic),
             values=values,

@@ -117,6 +117,8 @@ def is_label(key: str) -> bool:
 
 def _same(left: Any, right: Any) -> bool:
     try:
+        if np.size(left) == np.size(right) == 1:  # of one atom, a value an atom is the value
+            left, right = np.ravel(left), np.ravel(right)
         return bool(np.shape(left) == np.shape(right) and np.allclose(left, right, rtol=0, atol=1e-8, equal_nan=True))
     except TypeError:
         return bool(left == right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -26,7 +27,7 @@ MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
 
 DAMAGE: tuple[type[Exception], ...] = (
     OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError, tarfile.TarError,
-    ParseError, sqlite3.DatabaseError,
+    ParseError, sqlite3.DatabaseError, csv.Error,
 )  # fmt: skip
 """What libraries raise on truncated or damaged files."""
 

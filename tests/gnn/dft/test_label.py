@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,23 @@ def test_an_error_that_is_no_label_error_stops_the_run_and_closes_the_engines(tm
     with pytest.raises(RuntimeError, match="fault of the program"):
         label(make_jobs(3), Broken, tmp_path / "j.jsonl", RELAX)
     assert closed == [1]
+
+
+def test_labels_that_are_no_numbers_cost_their_job_only(tmp_path, make_jobs):
+    class Diverging(EmtEngine):
+        def run(self, atoms, kind, relax):
+            found = super().run(atoms, kind, relax)
+            if len(atoms) > 1:
+                return found
+            frames = [replace(frame, energy=float("nan")) for frame in found.frames]
+            return replace(found, frames=frames)
+
+    jobs = [*make_jobs(2), LabelJob.of(bulk("Al", cubic=True), "static", "good", "test")]
+    assert {len(job.numbers) for job in jobs} == {1, 4}
+    summary = label(jobs, Diverging, tmp_path / "j.jsonl", RELAX)
+    assert (summary.done, summary.failed) == (1, 2)
+    assert summary.reasons == {"labels that are not finite": 2}
+    assert label(jobs, Diverging, tmp_path / "j.jsonl", RELAX).reused == 3
 
 
 def test_a_label_error_costs_its_job_only(tmp_path, make_jobs):

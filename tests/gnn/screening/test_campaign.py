@@ -56,6 +56,11 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
         (MINIMAL.replace('"c"', '"a/b"'), r"name: 'a/b' cannot name a folder.*\(got 'a/b'\)"),
         (MINIMAL.replace("CsCl", "CsI"), r"candidates.prototypes: unknown prototype 'CsI'; known: all, fcc"),
         (MINIMAL.replace('"Cu"', '"Xx"'), r"candidates.elements: unknown element 'Xx'"),
+        (MINIMAL.replace('["Al", "Cu"]', '["Al", "Cu", "Al"]'), r"candidates.elements: Al stands twice"),
+        (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Cu", "Cu-Al"]'), r"systems: Al-Cu stands twice"),
+        (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Al"]'), r"systems: Al stands twice"),
+        (MINIMAL + 'datasets = ["a", "a"]', r"candidates.datasets: a stands twice"),
+        (MINIMAL + "[selection]\nkappa = nan", r"selection.kappa: Input should be a finite number"),
         (MINIMAL + "colour = 1", r"candidates.colour: Extra inputs are not permitted \(got 1\)"),
         (
             MINIMAL + "[selection]\nbudget = 0",

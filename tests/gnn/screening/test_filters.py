@@ -42,6 +42,15 @@ def test_atoms_too_close() -> None:
     assert reason(atoms, FilterSpec(min_distance=0)) is None
 
 
+def test_a_short_bond_does_not_hide_a_pair_that_is_too_close() -> None:
+    cage = Atoms("Cs2", positions=[[0, 0, 0], [1.2, 0, 0]], cell=3 * [8.0], pbc=True)
+    with_hydrogen = cage + Atoms("H2", positions=[[4, 4, 4], [4.74, 4, 4]])
+    spec = SPEC.model_copy(update={"volume_ratio": None})
+    assert reason(cage, spec) == reason(with_hydrogen, spec) == "atoms too close"
+    found = geometry_reason(with_hydrogen.numbers, with_hydrogen.positions, with_hydrogen.cell[:], spec)
+    assert found == ("atoms too close", "Cs-Cs 1.20 Å")
+
+
 def test_an_image_can_be_too_close() -> None:
     atoms = Atoms("Al", cell=[1.0, 4.0, 4.0], pbc=True)
     assert reason(atoms) == "atoms too close"

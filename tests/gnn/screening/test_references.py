@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_the_lowest_bulk_crystal_of_each_formula(lake: Lake) -> None:
     assert entries.notes == []
     only = lake_entries(lake, pinned_versions(lake, (), "pbe"), "pbe", ["Al"])
     assert [row["formula"] for row in only.rows] == ["Al"]
+
+
+def test_flagged_rows_are_no_references(lake: Lake) -> None:
+    """An energy that is too low by an electronic step that never ended would be the lowest of its formula."""
+    record = atoms_to_record(labelled(bulk("Al", "fcc", a=4.1), -9.0), "metals", "pbe")
+    lake.append("metals", [replace(record, flags=("scf-unconverged",))], generic_card("metals", "pbe"))
+    entries = lake_entries(lake, pinned_versions(lake, (), "pbe"), "pbe", ["Al", "Cu"])
+    assert [row["energy"] for row in entries.rows if row["formula"] == "Al"] == [-3.7]
+    assert "1 flagged rows of the lake are no references of the hull" in entries.notes
 
 
 def test_theories_never_meet(lake: Lake) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 from ase.data import atomic_numbers
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
@@ -149,6 +149,21 @@ def test_inputs_are_left_alone(morse: Any, make_crystal: MakeCrystal) -> None:
     assert atoms == before
     assert atoms.calc is None
     assert result.atoms.info["name"] == "x"
+
+
+@pytest.mark.parametrize("held", [FixCartesian([0]), FixScaled([0])])
+def test_atoms_held_in_all_directions_stay(morse: Any, make_crystal: MakeCrystal, held: Any) -> None:
+    atoms = make_crystal(np.random.default_rng(0))
+    atoms.set_constraint(held)
+    result = relax_many([atoms], morse, RelaxSettings(cell=False))[0]
+    assert result.atoms.positions[0] == pytest.approx(atoms.positions[0], abs=1e-12)
+
+
+def test_constraints_that_cannot_be_kept_are_refused(morse: Any, make_crystal: MakeCrystal) -> None:
+    atoms = make_crystal(np.random.default_rng(0))
+    atoms.set_constraint(FixCartesian([0], mask=(True, True, False)))
+    with pytest.raises(InputError, match="constraint FixCartesian that cannot be kept"):
+        relax_many([atoms], morse)
 
 
 def test_fixed_atoms_stay_and_their_forces_do_not_count(morse: Any) -> None:

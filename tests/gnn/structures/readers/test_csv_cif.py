@@ -12,7 +12,7 @@ from pymatgen.io.cif import CifWriter
 
 from gnn.errors import InputError
 from gnn.structures.cards import Card, generic_card, structures_card
-from gnn.structures.readers import read_records
+from gnn.structures.readers import UnreadableFile, read_records
 
 
 @pytest.fixture
@@ -57,6 +57,13 @@ def test_rows_of_a_csv_that_cannot_be_read_cost_themselves(table, csv_card):
     kinds = [getattr(record, "code", "kept") for record in records]
     assert kinds[-2:] == ["unreadable-row", "unreadable-row"] and kinds.count("kept") >= 4
     assert len(kinds) == 7
+
+
+def test_a_table_that_ends_within_a_field_is_cut_short(table, csv_card):
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-2]))
+    with pytest.raises(UnreadableFile):
+        list(read_records(table, csv_card))
 
 
 def test_a_property_that_is_no_number_costs_its_row(table, csv_card):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from deepmd_system import write_system
 from records import assert_same
@@ -34,6 +35,22 @@ def test_deepmd_without_periodicity(tmp_path, frames, card, read_all):
         read_all(folder, card)
     (folder / "nopbc").touch()
     assert not read_all(folder, card)[0].pbc.any()
+
+
+def test_places_without_an_atom_are_left_out(tmp_path, frames, card, read_all):
+    """Frames of several sizes in one file: their last places are filled up."""
+    folder = write_system(tmp_path / "d", frames, "npy")
+    n, types = len(frames[0]), np.zeros((len(frames), len(frames[0])), dtype=int)
+    types[:, -1] = -1
+    np.save(folder / "set.000" / "real_atom_types.npy", types)
+    for record, atoms in zip(read_all(folder, card), frames, strict=True):
+        assert len(record.numbers) == n - 1
+        assert record.positions == pytest.approx(atoms.positions[:-1], abs=1e-5)
+        assert record.forces == pytest.approx(atoms.calc.results["forces"][:-1], abs=1e-5)
+    types[2, 0] = 7
+    np.save(folder / "set.000" / "real_atom_types.npy", types)
+    kinds = [getattr(record, "code", "kept") for record in read_records(folder, card)]
+    assert kinds == ["kept", "kept", "unknown-element", "kept", "kept"]
 
 
 @pytest.mark.parametrize("kind", ["npy", "raw"])

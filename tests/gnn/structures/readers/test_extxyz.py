@@ -9,6 +9,8 @@ import lzma
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.units import GPa
 from records import assert_same
 
@@ -118,6 +120,18 @@ def test_constraints_tags_and_groups_survive(tmp_path, crystal, card, read_all):
     assert record.group == "run-3" and record.config_type == "rattled" and record.total_charge == 1
     assert record.tags.tolist() == [0, 1, 1, 0, 0, 0, 0, 2]
     assert np.flatnonzero(record.fixed).tolist() == [2]
+
+
+def test_one_atom_as_ase_writes_it(tmp_path, card, read_all):
+    """Its `energies` are one number, beside the energy."""
+    atoms = bulk("Al")
+    atoms.calc = EMT()
+    atoms.get_stress()
+    ase.io.write(tmp_path / "one.xyz", atoms, format="extxyz")
+    ase.io.write(tmp_path / "one.traj", atoms)
+    for name in ("one.xyz", "one.traj"):
+        (record,) = read_all(tmp_path / name, card)
+            assert record.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
 
 
 def test_one_bad_frame_costs_itself(xyz, card):

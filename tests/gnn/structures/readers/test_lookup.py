@@ -57,6 +57,11 @@ def test_per_atom_energies_beside_the_energy_are_left_alone():
     assert usual({"energies": np.array([-1.0, -2.0]), "energy": -3.0}, "energy") == ("energy", -3.0)
 
 
+def test_the_energy_of_one_atom_is_that_of_the_atom():
+    _, found = usual({"energies": np.array([-3.0]), "energy": -3.0}, "energy")
+    assert float(np.squeeze(found)) == -3.0
+
+
 def test_totals_and_largest_values_beside_arrays_are_left_alone():
     """ASE's Vasp writes the total `magmom` beside the `magmoms` of the atoms."""
     assert usual({"magmom": 1.2, "magmoms": np.ones(2)}, "magmoms")[0] == "magmoms"
