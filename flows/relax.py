@@ -123,7 +123,7 @@ def read_by_ase(file: Path) -> list[Atoms]:
 
     try:
         with plain_file(file) as plain:
-            return list(ase.io.read(plain, index=":"))
+            return list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
     except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
         raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
 

@@ -192,10 +192,10 @@ class Lake:
         """Store the card beside the table, with the properties of earlier ones.
 
         A card without a licence does not replace one that has it. A theory that was said for some rows only is not
-        remembered.
+        remembered. One that was kept before anything was, as of files that could not be read, binds nobody.
         """
         path = self._folder(dataset) / CARD
-        if path.is_file():
+        if path.is_file() and delta.exists(self._folder(dataset)):
             before = Card.model_validate_json(path.read_text(encoding="utf-8"))
             _agree(dataset, before, card)
             properties = {**before.properties, **card.properties}

@@ -57,6 +57,12 @@ def test_people_get_a_sentence(crystals: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_a_name_with_an_at_sign_is_a_name(crystals: Path, tmp_path: Path) -> None:
+    named = crystals.rename(crystals.with_name("a@2.extxyz"))
+    assert run("foreign:emt", named, "-o", tmp_path / "out.extxyz").exit_code == 0
+
+
+@pytest.mark.usefixtures("home")
 def test_the_input_is_not_overwritten(crystals: Path) -> None:
     before = crystals.read_bytes()
     result = run("foreign:emt", crystals, "-o", crystals.parent / "." / crystals.name)

@@ -61,7 +61,7 @@ def read_any_ase(path: Path, rules: ReadingRules) -> Iterator[Row]:
     del rules
     with plain_file(path) as plain:
         try:
-            for atoms in ase.io.iread(str(plain), index=":"):
+            for atoms in ase.io.iread(str(plain), index=":", do_not_split_by_at_sign=True):
                 yield raw_of_atoms(atoms)
         except UnknownFileTypeError:
             raise UnreadableFile(f"{path.name}: not a format that is known here") from None

@@ -27,7 +27,7 @@ from gnn.structures.record import Record, Source
 PARQUET = "parquet"
 ARCHIVE = "tar"
 HELD_ATOMS = 1_000_000
-SHOWN_FAILURES = 3
+SHOWN, SHOWN_FAILURES = 200, 3
 
 Remark = Callable[[str], None]
 """Told of each thing in a file that a person may have meant to be read and that is not."""
@@ -179,6 +179,9 @@ def _converted(converter: Converter, raw: Row, source: Source) -> Record | Rejec
         return converter.record(raw, source)
     except UnreadableRow as error:
         return Rejected(source.row, str(error), source, _shown(raw))
+    except (TypeError, ValueError, IndexError) as error:  # words or tables where numbers are due
+        reason = f"unreadable-row: {type(error).__name__}: {' '.join(str(error).split())[:SHOWN]}"
+        return Rejected(source.row, reason, source, _shown(raw))
 
 
 def _shown(raw: Raw) -> str:

@@ -19,7 +19,7 @@ from gnn.structures.readers.raw import Raw, Row, UnreadableFile
 
 FUNCTIONALS = {
     "PE": "pbe", "PS": "pbesol", "RP": "rpbe", "RE": "revpbe", "AM": "am05", "91": "pw91", "CA": "lda", "OR": "optpbe",
-    "BO": "optb88", "MK": "optb86b", "ML": "rev-vdw-df2",
+    "BO": "optb88", "MK": "optb86b", "ML": "vdw-df2",
 }  # fmt: skip
 META = {
     "SCAN": "scan",
@@ -30,6 +30,8 @@ META = {
     "MBJ": "mbj",
     "M06L": "m06l",
 }
+NO_META = ("NONE", "T", "F", ".TRUE.", ".FALSE.")
+U_IN_OUTCAR = "LDA+U is selected"
 UNSET = ("--", "")
 TAIL_BYTES = 4096
 DEFAULT_NELM = 60
@@ -75,7 +77,7 @@ def _read(path: Path, form: str) -> Iterator[Row]:
 def _steps(plain: Path, path: Path, form: str) -> Iterator[Raw]:
     """The ionic steps that ASE reads and that have an energy."""
     try:
-        for atoms in ase.io.iread(str(plain), index=":", format=form):
+        for atoms in ase.io.iread(str(plain), index=":", format=form, do_not_split_by_at_sign=True):
             raw = raw_of_atoms(atoms)
             if "energy" in raw.values:
                 yield raw
@@ -107,17 +109,30 @@ def theory_of(text: str) -> str | None:
 
 def _functional(text: str) -> str:
     # OUTCAR repeats METAGGA as a logical of another meaning
-    meta = [META[value.upper()] for value in _settings(text, "METAGGA") if value.upper() in META]
-    name = meta[-1] if meta else None
-    if name is None:
-        gga = (_setting(text, "GGA") or "").upper()
-        name = FUNCTIONALS.get(gga) or _functional_of_potcar(text)
+    meta = [value.upper() for value in _settings(text, "METAGGA") if value.upper() not in NO_META]
+    gga = (_setting(text, "GGA") or "").upper()
+    if meta:
+        name = META.get(meta[-1], meta[-1].lower())
+    elif gga:
+        name = FUNCTIONALS.get(gga, f"gga-{gga.lower()}")
+    else:
+        name = _functional_of_potcar(text)
     if _is_true(text, "LHFCALC"):
-        name = "hse06" if float(_setting(text, "HFSCREEN") or 0) > 0 else "pbe0"
-    if _is_true(text, "LDAU"):
+        name = _hybrid(name if meta or gga else "pbe", text)
+    if _is_true(text, "LUSE_VDW"):
+        name += "+vdw"
+    if _is_true(text, "LDAU") or U_IN_OUTCAR in text:
         name += "+u"
     dispersion = _setting(text, "IVDW")
     return name + (f"+ivdw{dispersion}" if dispersion and dispersion != "0" else "")
+
+
+def _hybrid(base: str, text: str) -> str:
+    """A hybrid by the name it is known by, else by what it is made of."""
+    exact, screen = float(_setting(text, "AEXX") or 0.25), float(_setting(text, "HFSCREEN") or 0)
+    if (base, exact) == ("pbe", 0.25) and (screen == 0 or abs(screen - 0.2) < 0.01):
+        return "hse06" if screen else "pbe0"
+    return f"{base}-hf{exact:g}" + (f"-screen{screen:g}" if screen else "")
 
 
 def _functional_of_potcar(text: str) -> str:

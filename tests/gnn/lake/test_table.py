@@ -160,6 +160,16 @@ def test_no_rows_at_all(lake, card):
     assert not lake.has("set")
 
 
+def test_a_card_that_nothing_came_of_binds_nobody(lake, record_of):
+    def card(unit: str) -> Card:
+        return Card.model_validate({"name": "ds", "theory": "t", "properties": {"gap": {"unit": unit}}})
+
+    lake.append("ds", [], card("meV"))
+    lake.append("ds", [record_of(0)], card("eV"))
+    with pytest.raises(InputError, match="gap"):
+        lake.append("ds", [record_of(1)], card("meV"))
+
+
 def test_the_card_lies_with_the_table(lake, record_of):
     card = Card.model_validate({"name": "x", "theory": "t", "properties": {"gap": {"unit": "eV"}}, "licence": "MIT"})
     lake.append("set", [record_of(0)], card)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import GPa
 from records import assert_same
 
@@ -131,7 +132,17 @@ def test_one_atom_as_ase_writes_it(tmp_path, card, read_all):
     ase.io.write(tmp_path / "one.traj", atoms)
     for name in ("one.xyz", "one.traj"):
         (record,) = read_all(tmp_path / name, card)
-            assert record.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+        assert record.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+
+
+def test_words_where_numbers_are_due_cost_the_frame(tmp_path, crystal, card):
+    first, second = crystal.copy(), crystal.copy()
+    for atoms in (first, second):
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    second.set_array("magmoms", np.array(["up"] * len(second)))
+    ase.io.write(tmp_path / "a.xyz", [first, second], format="extxyz")
+    kinds = [getattr(record, "code", "kept") for record in read_records(tmp_path / "a.xyz", card)]
+    assert kinds == ["kept", "unreadable-row"]
 
 
 def test_one_bad_frame_costs_itself(xyz, card):

@@ -135,6 +135,19 @@ def test_broken_xml_with_an_end_costs_the_file(tmp_path):
         ),
         ("   ENCUT  =  300.0 eV\n   GGA     =    RP    GGA type", "rpbe/vasp-pw300"),
         ("   ENCUT  =  300.0 eV\n TITEL = PAW Si", "lda/vasp-pw300"),
+        ("   ENCUT  =  520.0 eV\n PAW_PBE\n LDA+U is selected, type is set to LDAUTYPE =  2", "pbe+u/vasp-pw520"),
+        ('<i name="ENCUT">520</i><i name="GGA">PE</i><i name="METAGGA">MS2</i>', "ms2/vasp-pw520"),
+        ('<i name="ENCUT">520</i><i name="GGA">BF</i>', "gga-bf/vasp-pw520"),
+        ('<i name="ENCUT">520</i><i name="GGA">RE</i><i name="LUSE_VDW"> T </i>', "revpbe+vdw/vasp-pw520"),
+        ('<i name="ENCUT">520</i><i name="GGA">B3</i><i name="LHFCALC"> T </i>', "gga-b3-hf0.25/vasp-pw520"),
+        (
+            '<i name="ENCUT">520</i><i name="GGA">PE</i><i name="LHFCALC"> T </i><i name="AEXX">1.0</i>',
+            "pbe-hf1/vasp-pw520",
+        ),
+        (
+            '<i name="ENCUT">520</i><i name="GGA">PS</i><i name="LHFCALC"> T </i><i name="HFSCREEN">0.2</i>',
+            "pbesol-hf0.25-screen0.2/vasp-pw520",
+        ),
         ("nothing of the kind", None),
     ],
 )
