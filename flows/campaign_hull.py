@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,18 @@ def hull_of(
     """The hull that the campaign asks for, and remarks on what it lacks."""
     if campaign.spec.hull.reference == "dft":
         return reference_hull(campaign, elements)
-    hull = ReferenceHull(model_entries(ready.references.values(), results, campaign.model.theory))
-    missing = hull.missing(elements)
-    notes = [f"the model relaxed no reference of {', '.join(missing)}: candidates that hold them get no hull distance"]
-    return hull, notes if missing else []
+    theory, filters = campaign.model.theory, campaign.spec.filters
+    entries, left_out = model_entries(ready.references.values(), results, theory, filters)
+    hull = ReferenceHull(entries)
+    notes = []
+    if missing := hull.missing(elements):
+        notes.append(
+            f"the model relaxed no reference of {', '.join(missing)}: candidates that hold them get no hull distance"
+        )
+    if left_out:
+        counted = ", ".join(f"{n} {reason}" for reason, n in sorted(Counter(left_out.values()).items()))
+        notes.append(f"structures that are no references of the model's hull: {counted}")
+    return hull, notes
 
 
 def hull_rows(hull: ReferenceHull) -> list[HullEntryRow]:

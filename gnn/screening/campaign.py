@@ -148,7 +148,7 @@ class FilterSpec(Part):
 
     min_distance: float = Field(default=0.5, ge=0, description="least distance in units of the sum of covalent radii")
     volume_ratio: tuple[float, float] | None = Field(
-        default=(0.3, 3.0), description="volume after relaxation over the sum of elemental volumes"
+        default=(0.3, 3.0), description="volume over the sum of elemental volumes, before and after relaxation"
     )
     require_convergence: bool = Field(default=True, description="drop what did not converge")
     max_uncertainty: float | None = Field(default=0.5, description="eV/atom; potentials without uncertainty pass")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gnn.graphs.neighbours import neighbour_list
 from gnn.screening.campaign import FilterSpec
-from gnn.screening.volumes import guess_volume
+from gnn.screening.volumes import guess_volume, roomy_volume
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,11 +35,13 @@ def geometry_reason(numbers: Ints, positions: Floats, cell: Floats, spec: Filter
 def _volume_reason(numbers: Ints, volume: float, spec: FilterSpec) -> Reason:
     if spec.volume_ratio is None:
         return None
-    ratio = volume / guess_volume(chemical_symbols[number] for number in numbers)
+    symbols = [chemical_symbols[number] for number in numbers]
     low, high = spec.volume_ratio
-    if low <= ratio <= high:
+    least, most = low * guess_volume(symbols), high * roomy_volume(symbols)
+    if least <= volume <= most:
         return None
-    return ("too dense" if ratio < low else "too dilute"), f"{ratio:.2f} of the elements' volume"
+    told = f"{volume / guess_volume(symbols):.2f} of the elements' volume"
+    return ("too dense" if volume < least else "too dilute"), told
 
 
 def _distance_reason(numbers: Ints, positions: Floats, cell: Floats, spec: FilterSpec) -> Reason:

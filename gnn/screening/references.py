@@ -15,8 +15,11 @@ from gnn.errors import InputError
 from gnn.graphs.outliers import OutlierRule, outlier_reason
 from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
+from gnn.screening.campaign import FilterSpec
 from gnn.screening.candidates import Candidate
 from gnn.screening.dedupe import Crystal
+from gnn.screening.filters import energy_reason, geometry_reason, uncertainty_reason
+from gnn.screening.final_rows import relaxed_geometry
 from gnn.screening.hull import HullEntry, ReferenceHull
 from gnn.screening.prototypes import ELEMENTAL
 from gnn.screening.tables import arrays_of
@@ -163,13 +166,18 @@ def _volume(sites: Sequence[Any], symbol: str) -> float:
 
 
 def model_entries(
-    references: Iterable[Candidate], results: Mapping[str, Mapping[str, Any]], theory: str
-) -> list[HullEntry]:
-    """Hull entries by the model: references that it relaxed to convergence."""
-    entries = []
+    references: Iterable[Candidate], results: Mapping[str, Mapping[str, Any]], theory: str, filters: FilterSpec
+) -> tuple[list[HullEntry], dict[str, str]]:
+    """Hull entries by the model, and by source why other references are none: what a candidate would be dropped for.
+
+    Elements' common crystals are the wildest structures of a campaign; one of them in a hole of the model would shift
+    the whole hull.
+    """
+    entries, left_out = [], {}
     for reference in references:
         result = results.get(reference.candidate_id)
-        if result is None or not result["converged"] or result["energy_per_atom"] is None:
+        if (reason := _no_reference(reference, result, filters)) is not None or result is None:
+            left_out[reference.source] = reason or "not computed"
             continue
         entries.append(
             HullEntry(
@@ -180,7 +188,22 @@ def model_entries(
                 theory=f"model of {theory}",
             )
         )
-    return entries
+    return entries, left_out
+
+
+def _no_reference(reference: Candidate, result: Mapping[str, Any] | None, filters: FilterSpec) -> str | None:
+    """Why what the model made of a structure is no reference; None where it is one."""
+    if result is None:
+        return "not computed"
+    if not result["converged"]:
+        return "not converged"
+    reason = energy_reason(result["energy_per_atom"], None, filters) or uncertainty_reason(
+        result["uncertainty"], filters
+    )
+    if reason is None:
+        relaxed = relaxed_geometry(dict(result), len(reference.numbers))
+        reason = geometry_reason(reference.numbers, *relaxed, filters)
+    return None if reason is None else reason[0]
 
 
 def dft_hull(entries: LakeEntries, theory: str, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:

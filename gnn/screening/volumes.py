@@ -12,6 +12,13 @@ CLOSE_PACKING = 0.5
 """Share of space that covalent spheres fill where no reference crystal is known."""
 
 
+MOLECULAR_VOLUMES = {
+    "H": 5.1, "N": 11.8, "O": 11.4, "F": 11.2, "P": 29.5, "S": 25.2, "Cl": 25.8, "Br": 32.7, "I": 46.2,
+}  # fmt: skip
+"""Å³ an atom takes in molecular crystals: Hofmann, Acta Cryst. B 58, 489 (2002), rounded. In the compounds of metals it
+takes less."""
+
+
 def atomic_volume(symbol: str) -> float:
     """Volume per atom (Å³) of the elemental crystal at ambient pressure, or of the covalent sphere where none is known.
 
@@ -31,6 +38,11 @@ def guess_volume(symbols: Iterable[str], table: Mapping[str, float] | None = Non
     """Volume (Å³) of a cell that holds `symbols`; `table` gives atomic volumes (Å³) that go first."""
     known = table or {}
     return sum(known[symbol] if symbol in known else atomic_volume(symbol) for symbol in symbols)
+
+
+def roomy_volume(symbols: Iterable[str]) -> float:
+    """Volume (Å³) of a cell in which non-metals have the room that they take between molecules."""
+    return sum(max(atomic_volume(symbol), MOLECULAR_VOLUMES.get(symbol, 0.0)) for symbol in symbols)
 
 
 def fitted_volumes(crystals: Iterable[tuple[Mapping[str, float], float]], weight: float = 1.0) -> dict[str, float]:

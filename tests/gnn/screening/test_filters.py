@@ -29,6 +29,17 @@ def test_wrong_volumes(scale: float, expected: str) -> None:
     assert reason(atoms) == expected
 
 
+@pytest.mark.parametrize(("symbols", "volume"), [("N8", 181.0), ("C4O8", 178.0), ("H24O12", 390.0), ("Be3F6", 114.0)])
+def test_molecular_crystals_are_not_too_dilute(symbols: str, volume: float) -> None:
+    """Of nitrogen, dry ice, ice and beryllium fluoride, Å³."""
+    numbers, box = Atoms(symbols).numbers, volume ** (1 / 3) * np.eye(3)
+    spread = np.random.default_rng(0).permutation(64)[: len(numbers)]
+    places = np.stack(np.unravel_index(spread, (4, 4, 4)), axis=1) / 4 @ box
+    spec = SPEC.model_copy(update={"min_distance": 0.0})
+    assert geometry_reason(numbers, places, box, spec) is None
+    assert geometry_reason(numbers, 2 * places, 2 * box, spec)[0] == "too dilute"
+
+
 def test_volumes_may_be_unlimited() -> None:
     atoms = bulk("Al")
     atoms.set_cell(atoms.cell[:] * 2, scale_atoms=True)

@@ -9,7 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from gnn.errors import InputError
 from gnn.lake.table import Lake
-from gnn.screening.campaign import DedupeSpec
+from gnn.screening.campaign import DedupeSpec, FilterSpec
 from gnn.screening.candidates import Candidate
 from gnn.screening.comparison import dft_comparisons
 from gnn.screening.prototypes import ELEMENTAL
@@ -114,12 +114,19 @@ def test_references_for_the_model(lake: Lake) -> None:
     references = reference_candidates(rows, ["Al", "Cu"])
     assert len(references) == 3 + 2 * len(ELEMENTAL)
     assert len({reference.candidate_id for reference in references}) == len(references)
-    results = {r.candidate_id: {"converged": True, "energy_per_atom": -1.0 - k} for k, r in enumerate(references)}
+    sound = {"converged": True, "uncertainty": 0.01}
+    results = {
+        r.candidate_id: {**sound, "energy_per_atom": -1.0 - k, "positions": r.positions, "cell": r.cell}
+        for k, r in enumerate(references)
+    }
     results[references[0].candidate_id]["converged"] = False
-    entries = model_entries(references, results, "pbe")
-    assert len(entries) == len(references) - 1
+    results[references[1].candidate_id] |= {"energy_per_atom": -60.0, "uncertainty": 25.0}  # in a hole of the model
+    results[references[2].candidate_id]["cell"] = 0.5 * references[2].cell
+    entries, left_out = model_entries(references, results, "pbe", FilterSpec())
+    assert len(entries) == len(references) - 3
     assert {entry.theory for entry in entries} == {"model of pbe"}
-    assert model_entries(references, {}, "pbe") == []
+    assert list(left_out.values()) == ["not converged", "uncertainty above 0.5 eV/atom", "too dense"]
+    assert set(model_entries(references, {}, "pbe", FilterSpec())[1].values()) == {"not computed"}
 
 
 def test_entries_keep_volume_and_origin(lake: Lake) -> None:
