@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from vesin import NeighborList
 
 from gnn.errors import InputError
+from gnn.structures.geometry import periodic_measure
 from gnn.structures.record import Bools, Floats, Ints
 
 FLATTEST = 1e-5
-"""Of a cell's directions: flatter ones have more images within a cutoff than memory holds."""
+"""What periodic vectors span, beside what they would at right angles; flatter cells have more images within a cutoff
+than memory holds."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,8 @@ def _check(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> None:
     flat = pbc & (np.abs(cell).sum(axis=1) == 0)
     if flat.any():
         raise InputError(f"the cell has no length along periodic direction {'abc'[int(np.argmax(flat))]}")
-    if pbc.any() and flatness(cell[pbc]) < FLATTEST:
+    if periodic_measure(cell, pbc) < FLATTEST * float(np.prod(np.linalg.norm(cell[pbc], axis=1))):
         raise InputError(f"the periodic directions of the cell {cell.tolist()} lie in one plane or line")
-
-
-def flatness(vectors: Floats) -> float:
-    """How far vectors (k, 3) are from lying in fewer than k dimensions: 1 if they are at right angles, 0 if they do."""
-    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return float(np.linalg.svd(directions, compute_uv=False)[-1])
 
 
 def _no_edges() -> Edges:

@@ -176,8 +176,11 @@ def model_entries(
     entries, left_out = [], {}
     for reference in references:
         result = results.get(reference.candidate_id)
-        if (reason := _no_reference(reference, result, filters)) is not None or result is None:
-            left_out[reference.source] = reason or "not computed"
+        if result is None:
+            left_out[reference.source] = "not computed"
+            continue
+        if (reason := _no_reference(reference, result, filters)) is not None:
+            left_out[reference.source] = reason
             continue
         entries.append(
             HullEntry(
@@ -191,10 +194,8 @@ def model_entries(
     return entries, left_out
 
 
-def _no_reference(reference: Candidate, result: Mapping[str, Any] | None, filters: FilterSpec) -> str | None:
+def _no_reference(reference: Candidate, result: Mapping[str, Any], filters: FilterSpec) -> str | None:
     """Why what the model made of a structure is no reference; None where it is one."""
-    if result is None:
-        return "not computed"
     if not result["converged"]:
         return "not converged"
     reason = energy_reason(result["energy_per_atom"], None, filters) or uncertainty_reason(

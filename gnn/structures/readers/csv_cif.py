@@ -14,11 +14,10 @@ from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.cif import raw_of_cif
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import Bad, Raw, Row
+from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, unreadable_row
 from gnn.structures.readers.structures import decode
 
 MAX_FIELD = 1 << 27
-SHOWN = 200
 CIF_NAMES = ("cif", "structure", "crystal")
 CRYSTAL = re.compile(r"_cell_length_a|\"(lattice|lattice_mat|sites|positions)\"\s*:")
 SEPARATORS = (",", ";", "\t", "|")
@@ -71,7 +70,7 @@ def _row(row: dict[str | None, Any], column: str) -> Row:
     try:
         raw = _crystal(text or "")
     except Exception as error:  # noqa: BLE001 - pymatgen raises whatever its parsing steps on; the reason is kept
-        return Bad(f"unreadable-row: {type(error).__name__}: {str(error)[:SHOWN]}", str(text)[:SHOWN])
+        return Bad(unreadable_row(error), str(text)[:SHOWN])
     raw.values |= {str(key): _value(value) for key, value in row.items() if key != column}
     return raw
 

@@ -15,9 +15,8 @@ from ase import Atoms
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.ase_atoms import raw_of_atoms
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import Bad, Row, UnreadableFile
+from gnn.structures.readers.raw import SHOWN, Bad, Row, UnreadableFile, unreadable_row
 
-SHOWN = 200
 SYMBOL = re.compile(r"[A-Z][a-z]{0,2}")
 SIX = re.compile(r'\b(stress|virial)=(["{\[])(\s*[-+.\deE]+(?:[\s,]+[-+.\deE]+){5}[\s,]*)(["}\]])')
 """Numbers stand apart: were that left open, the digits of nine could be taken for six in a billion ways."""
@@ -69,7 +68,7 @@ def _reason(error: Exception) -> str:
     missing = error.args[0] if isinstance(error, KeyError) and error.args else None
     if isinstance(missing, str) and SYMBOL.fullmatch(missing):
         return f"unknown-element: {missing}"
-    return f"unreadable-row: {type(error).__name__}: {str(error)[:SHOWN]}"
+    return unreadable_row(error)
 
 
 def _frame(lines: list[str]) -> Row:

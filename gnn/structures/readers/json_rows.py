@@ -11,11 +11,10 @@ from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.lookup import MISSING, find
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import Bad, Raw, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow
 from gnn.structures.readers.structures import decode, looks_like_structure
 
 CHUNK = 1 << 20
-SHOWN = 200
 LONGEST_CODE = 60
 """Characters of a text that stands where a row is due and may be counted as the reason."""
 STRUCTURE_KEYS = ("structure", "atoms", "crystal", "molecule", "final_structure", "cif")

@@ -21,6 +21,15 @@ class UnreadableRow(ValueError):  # noqa: N818 - reads as what it is
     """One row that cannot be read, while the file goes on. The message is `code: detail`."""
 
 
+SHOWN = 200
+"""Characters of a row or of an error that are kept for people."""
+
+
+def unreadable_row(error: Exception) -> str:
+    """What a library raised at a row, as the reason why the row is refused."""
+    return f"unreadable-row: {type(error).__name__}: {' '.join(str(error).split())[:SHOWN]}"
+
+
 @dataclass(frozen=True)
 class Rejected:
     """A row that no record can be made of. `reason` is `code` or `code: detail`; `content` shows the row, shortened."""

@@ -18,7 +18,17 @@ from gnn.structures.readers.extxyz import read_extxyz
 from gnn.structures.readers.json_rows import read_json
 from gnn.structures.readers.opening import bare_name, costs_the_file
 from gnn.structures.readers.parquet import read_parquet
-from gnn.structures.readers.raw import ASE_UNITS, NO_UNITS, Bad, Raw, Rejected, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.raw import (
+    ASE_UNITS,
+    NO_UNITS,
+    Bad,
+    Raw,
+    Rejected,
+    Row,
+    UnreadableFile,
+    UnreadableRow,
+    unreadable_row,
+)
 from gnn.structures.readers.sniffing import sniffed
 from gnn.structures.readers.sources import inside, source_name, source_sha256
 from gnn.structures.readers.vasp import read_outcar, read_vasprun
@@ -27,7 +37,7 @@ from gnn.structures.record import Record, Source
 PARQUET = "parquet"
 ARCHIVE = "tar"
 HELD_ATOMS = 1_000_000
-SHOWN, SHOWN_FAILURES = 200, 3
+SHOWN_FAILURES = 3
 
 Remark = Callable[[str], None]
 """Told of each thing in a file that a person may have meant to be read and that is not."""
@@ -180,8 +190,7 @@ def _converted(converter: Converter, raw: Row, source: Source) -> Record | Rejec
     except UnreadableRow as error:
         return Rejected(source.row, str(error), source, _shown(raw))
     except (TypeError, ValueError, IndexError) as error:  # words or tables where numbers are due
-        reason = f"unreadable-row: {type(error).__name__}: {' '.join(str(error).split())[:SHOWN]}"
-        return Rejected(source.row, reason, source, _shown(raw))
+        return Rejected(source.row, unreadable_row(error), source, _shown(raw))
 
 
 def _shown(raw: Raw) -> str:

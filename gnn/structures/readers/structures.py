@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from gnn.structures.readers.raw import Raw, UnreadableRow
+from gnn.structures.readers.raw import Raw, UnreadableRow, unreadable_row
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -58,7 +58,7 @@ def _guarded(decoder: Any, value: Mapping[str, Any]) -> Raw:
     except UnreadableRow:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UnreadableRow(f"unreadable-row: {type(error).__name__}: {error}") from None
+        raise UnreadableRow(unreadable_row(error)) from None
     return raw
 
 

@@ -103,15 +103,19 @@ def test_other_settings_than_those_that_run(started_home: Home, ports: dict[str,
         up(started_home, {"runs": 9}, 60)
 
 
-def test_a_running_home_does_not_lose_its_password(
-    started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def guarded_home(started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home whose services run with a password that the shell no longer has."""
     use_fakes()
-    monkeypatch.setenv("SLUICE_AUTH", "people:secret-of-many-letters")
+    monkeypatch.setenv("SLUICE_AUTH", "ann:hunter22")
     up(started_home, ports, 60)
     monkeypatch.delenv("SLUICE_AUTH")
+    return started_home
+
+
+def test_a_running_home_does_not_lose_its_password(guarded_home: Home, ports: dict[str, int]) -> None:
     with pytest.raises(InputError, match="run with a password, and none is given"):
-        up(started_home, ports, 60)
+        up(guarded_home, ports, 60)
 
 
 def test_a_program_that_ends_is_told_without_secrets(
@@ -194,16 +198,10 @@ def test_commands_go_on_without_what_died(
     assert "mlflow of this home does not run any more" in told[0]
 
 
-def test_a_missing_password_is_told(
-    started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_fakes()
-    monkeypatch.setenv("SLUICE_AUTH", "ann:hunter22")
-    up(started_home, ports, 60)
-    assert "hunter22" not in state_path(started_home).read_text()
-    monkeypatch.delenv("SLUICE_AUTH")
+def test_a_missing_password_is_told(guarded_home: Home) -> None:
+    assert "hunter22" not in state_path(guarded_home).read_text()
     with pytest.raises(InputError, match="want a password"):
-        use_running(started_home)
+        use_running(guarded_home)
 
 
 def test_a_damaged_record_stops_only_those_who_need_it(home: Home) -> None:
