@@ -54,11 +54,6 @@ class InputManifest(BaseModel):
     notes: list[str]
     structures: list[InputEntry]
 
-    @property
-    def n_failed(self) -> int:
-        """Structures that lack at least one format."""
-        return sum(bool(entry.failed) for entry in self.structures)
-
 
 def write_inputs(
     structures: Sequence[tuple[str, Atoms]],

@@ -17,8 +17,6 @@ V = TypeVar("V")
 
 MOST_DIAGRAMS, MOST_ENERGIES = 1 << 8, 1 << 12
 """Hulls of chemical systems and energies of compositions that are remembered."""
-STABLE = 1e-8
-"""eV/atom above the hull up to which an entry is on it."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,6 @@ class ReferenceHull:
             ]
             _keep(self._diagrams, elements, PhaseDiagram(entries), MOST_DIAGRAMS)
         return self._diagrams[elements]
-
-    def is_on_hull(self, entry: HullEntry) -> bool:
-        """Whether a reference entry is stable among the references."""
-        return self.distance(dict(entry.composition), entry.energy_per_atom) <= STABLE
 
 
 def _keep(known: dict[K, V], key: K, value: V, most: int) -> None:

@@ -78,11 +78,6 @@ class Ledger:
         """Ids that no stage has dropped, in order, one after the other; those behind may be dropped meanwhile."""
         return (name for place, name in enumerate(self.ids) if not self._why[place])
 
-    def is_alive(self, name: str) -> bool:
-        """Whether candidate `name` is still in."""
-        place = self.ids.place(name)
-        return place is not None and self.is_in(place)
-
     def is_in(self, place: int) -> bool:
         """Whether the candidate at `place` is still in."""
         return not self._why[place]

@@ -18,26 +18,40 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class StabilityMetrics:
-    """Classification of stability; NaN where a ratio has no denominator.
+    """Counts of n cases: stable in truth, said to be, and both; `n_right` are on the right side, stable or not.
 
-    n_true_stable and n_predicted_stable are counts among n. daf: discovery acceleration factor, precision over
-    prevalence. wasted: share of the predicted stable that are not.
+    Source: Matbench Discovery (Riebesell et al., Nat. Mach. Intell. 2025). A ratio without a denominator is NaN.
     """
 
     n: int
-    n_true_stable: int
-    n_predicted_stable: int
-    precision: float
-    recall: float
-    f1: float
-    daf: float
-    accuracy: float
-    false_positive_rate: float
-    prevalence: float
-    wasted: float
-    mae: float
-    rmse: float
-    r2: float
+    n_stable: int
+    n_said: int
+    n_found: int
+
+    @property
+    def n_right(self) -> int:
+        """TP + TN."""
+        return self.n - self.n_stable - self.n_said + 2 * self.n_found
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP): how much of what is said to be stable is."""
+        return _ratio(self.n_found, self.n_said)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN): how much of what is stable is found."""
+        return _ratio(self.n_found, self.n_stable)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.n_found, self.n_said + self.n_stable)
+
+    @property
+    def acceleration(self) -> float:
+        """Discovery acceleration factor: precision over prevalence, 1 for what is picked blindly."""
+        return _ratio(self.precision, _ratio(self.n_stable, self.n))
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
@@ -55,6 +69,8 @@ def _ratio(part: float, whole: float) -> float:
 
 def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
     """Spearman's rank correlation of rows where both are known, ties by mean rank; NaN for a constant or fewer rows.
+
+    An infinite prediction is known: it comes last in rank.
 
     Raises:
         InputError: the lengths differ.
@@ -81,7 +97,8 @@ def _share_of_best(values: Floats, k: int) -> Floats:
 def top_recall(truth: ArrayLike, predicted: ArrayLike, share: float = 0.1) -> float:
     """Share of the truly best (lowest) `share` that is among as many predicted best; expected value where ties cut.
 
-    The best are ceil(share * N) of the N rows whose truth is known. NaN without rows.
+    The best are round(share * N) of the N rows whose truth is known, at least one; an infinite prediction is never
+    among them. NaN without rows.
 
     Raises:
         InputError: the lengths differ, or share is not within (0, 1].
@@ -91,58 +108,18 @@ def top_recall(truth: ArrayLike, predicted: ArrayLike, share: float = 0.1) -> fl
     a, b = _pair(truth, predicted)
     if not len(a):
         return math.nan
-    k = math.ceil(share * len(a) - 1e-9)
-    chosen = np.where(np.isnan(b), 0.0, _share_of_best(np.where(np.isnan(b), np.inf, b), k))
+    k = max(1, round(share * len(a)))
+    is_known = np.isfinite(b)
+    chosen = np.where(is_known, _share_of_best(np.where(is_known, b, np.inf), k), 0.0)
     return float((_share_of_best(a, k) * chosen).sum() / k)
 
 
 def stability_metrics(truth: ArrayLike, predicted: ArrayLike, threshold: float = 0.0) -> StabilityMetrics:
     """Measures of predicting hull distances (eV/atom) to be at most `threshold`; a missing prediction is unstable.
 
-    Source: Matbench Discovery (Riebesell et al., Nat. Mach. Intell. 2025): P = TP/(TP+FP), R = TP/(TP+FN),
-    F1 = 2PR/(P+R), DAF = P / prevalence, prevalence = (TP+FN)/N; MAE, RMSE and R² over rows with a prediction.
-
     Raises:
         InputError: the lengths differ.
     """
     a, b = _pair(truth, predicted)
-    true_stable, said_stable = a <= threshold, np.nan_to_num(b, nan=np.inf) <= threshold
-    tp, fp = int((true_stable & said_stable).sum()), int((~true_stable & said_stable).sum())
-    fn, n = int((true_stable & ~said_stable).sum()), len(a)
-    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
-    prevalence = _ratio(tp + fn, n)
-    mae, rmse, r2 = _errors(a[~np.isnan(b)], b[~np.isnan(b)])
-    return StabilityMetrics(
-        n=n,
-        n_true_stable=tp + fn,
-        n_predicted_stable=tp + fp,
-        precision=precision,
-        recall=recall,
-        f1=_ratio(2 * tp, 2 * tp + fp + fn),
-        daf=_ratio(precision, prevalence),
-        accuracy=_ratio(n - fp - fn, n),
-        false_positive_rate=_ratio(fp, n - tp - fn),
-        prevalence=prevalence,
-        wasted=1 - precision,
-        mae=mae,
-        rmse=rmse,
-        r2=r2,
-    )
-
-
-def _errors(truth: Floats, predicted: Floats) -> tuple[float, float, float]:
-    """MAE, RMSE and R²."""
-    if not len(truth):
-        return math.nan, math.nan, math.nan
-    errors = predicted - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    r2 = 1 - _ratio(float((errors**2).sum()), spread)
-    return float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean())), r2
-
-
-def predicted_hull_distance(truth: ArrayLike, predicted_formation: ArrayLike, true_formation: ArrayLike) -> Floats:
-    """Hull distance (eV/atom) against a fixed hull: the true distance plus the error of the formation energy.
-
-    Source: Matbench Discovery, each_pred = each_true + e_form_pred - e_form_true.
-    """
-    return np.asarray(truth, dtype=float) + np.asarray(predicted_formation, dtype=float) - np.asarray(true_formation)
+    is_stable, is_said = a <= threshold, np.nan_to_num(b, nan=np.inf) <= threshold
+    return StabilityMetrics(len(a), int(is_stable.sum()), int(is_said.sum()), int((is_stable & is_said).sum()))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from gnn.dft.label import RELAXED_SUFFIX
 from gnn.screening.campaign import DedupeSpec
 from gnn.screening.dedupe import Crystal, duplicates
+from gnn.screening.metrics import spearman, top_recall
 from gnn.structures.record import Record
 
 Floats = NDArray[np.float64]
@@ -80,12 +80,9 @@ def score(predicted: Floats, true: Floats) -> TruthScore:
     decile holds at least one case.
     """
     finite = np.isfinite(predicted)
-    best = max(1, round(BEST_SHARE * len(true)))
-    true_best = set(np.argsort(true, kind="stable")[:best].tolist())
-    predicted_best = set(np.argsort(predicted, kind="stable")[:best].tolist())
     return TruthScore(
         n=len(true),
-        spearman=float(spearmanr(predicted, true).statistic),
-        best_decile_recall=len(true_best & predicted_best) / best,
+        spearman=spearman(true, predicted),
+        best_decile_recall=top_recall(true, predicted, BEST_SHARE),
         mae=float(np.mean(np.abs(predicted - true)[finite])) if finite.any() else None,
     )

@@ -22,12 +22,6 @@ def symmetric_exponential(log_strain: Tensor) -> Tensor:
     return (vectors * values.exp().unsqueeze(-2)) @ vectors.mT
 
 
-def symmetric_logarithm(deformation: Tensor) -> Tensor:
-    """log(F) of symmetric positive definite matrices. Shapes: (B, 3, 3) -> (B, 3, 3)."""
-    values, vectors = torch.linalg.eigh(deformation)
-    return (vectors * values.log().unsqueeze(-2)) @ vectors.mT
-
-
 def exponential_adjoint(log_strain: Tensor, gradient: Tensor) -> Tensor:
     """Gradient with respect to U where `gradient` is that with respect to exp(U), U symmetric.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gnn.screening.metrics import stability_metrics
 from gnn.screening.report.charts import Frame, figure, padded
 from gnn.screening.report.context import DftComparison, ReportContext
 from gnn.screening.report.markup import Html, count, element, formula_html, join, number, plain_formula
@@ -103,9 +104,24 @@ def _stabilities(points: Sequence[DftComparison], distances: dict[str, float | N
         join(limits if frame.x.holds(threshold) else []),
         _marks(frame, points, place),
     )
-    right = sum((x <= threshold) == (y <= threshold) for x, y in places)
-    caption = f"{right} of {len(places)} on the right side of {1000 * threshold:.0f} meV/atom (dashed)"
-    return figure(picture, "Distance to the hull", caption)
+    unseen = [found for point in points if not point.in_training and (found := place(point)) is not None]
+    return figure(picture, "Distance to the hull", stability_words(unseen, threshold))
+
+
+def stability_words(places: Sequence[tuple[float, float]], threshold: float) -> str:
+    """How well hull distances, (DFT, model) in eV/atom, are told to be at most `threshold`."""
+    if not places:
+        return "All were seen in training."
+    true, predicted = np.array(places).T
+    found = stability_metrics(true, predicted, threshold)
+    side = f"on the right side of {1000 * threshold:.0f} meV/atom (dashed)"
+    said = [f"{found.n_right} of {found.n} not seen in training {side}"]
+    if found.n_said:
+        precise = f"precision {found.precision:.2f}"
+        said.append(f"{found.n_found} of {found.n_said} that the model puts below are ({precise})")
+    if found.n_stable:
+        said.append(f"{found.n_found} of {found.n_stable} below are found (recall {found.recall:.2f})")
+    return "; ".join(said)
 
 
 def _spreads(points: Sequence[DftComparison]) -> Html:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
+from gnn.screening.metrics import spearman
 from gnn.screening.report.charts import Frame, figure, padded
 from gnn.screening.report.context import Parity
 from gnn.screening.report.markup import Html, count, element, join
@@ -41,7 +41,7 @@ def errors(reference: Floats, predicted: Floats) -> Errors:
         mae=float(np.abs(difference).mean()),
         rmse=float(np.sqrt((difference**2).mean())),
         r2=1 - float((difference**2).sum()) / spread if spread > 0 else None,
-        spearman=float(spearmanr(reference, predicted).statistic) if varies else None,
+        spearman=spearman(reference, predicted) if varies else None,
     )
 
 

@@ -10,7 +10,7 @@ from gnn.screening.ledger import Ledger
 def test_what_goes_in_comes_out_or_is_rejected(n: int, stages: list[dict[int, str]]) -> None:
     ledger = Ledger(tuple(f"c{k}" for k in range(n)))
     for number, wanted in enumerate(stages):
-        rejected = {f"c{k}": (reason, "detail") for k, reason in wanted.items() if ledger.is_alive(f"c{k}")}
+        rejected = {f"c{k}": (reason, "detail") for k, reason in wanted.items() if f"c{k}" in ledger.alive}
         ledger.close(f"stage{number}", rejected)
         assert ledger.n_alive == len(ledger.alive)
         assert not set(rejected) & set(ledger.alive)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from gnn.errors import InputError
-from gnn.screening.metrics import predicted_hull_distance, spearman, stability_metrics, top_recall
+from gnn.screening.metrics import spearman, stability_metrics, top_recall
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=3, max_size=30)
 
@@ -43,7 +43,7 @@ def test_missing_predictions_are_never_among_the_best() -> None:
     truth, predicted = np.arange(10.0), np.arange(10.0)
     predicted[0] = np.nan
     assert top_recall(truth, predicted, 0.1) == 0
-    assert top_recall(truth, np.full(10, np.nan), 0.5) == 0
+    assert top_recall(truth, np.full(10, np.nan), 0.5) == top_recall(truth, np.full(10, np.inf), 0.5) == 0
     assert math.isnan(top_recall([], [], 0.1))
 
 
@@ -66,20 +66,14 @@ def test_stability_by_hand() -> None:
     truth = [-0.1, 0.1, -0.2, 0.3, 0.0]
     predicted = [-0.2, -0.1, 0.1, 0.2, 0.0]
     m = stability_metrics(truth, predicted)
-    assert (m.n, m.n_true_stable, m.n_predicted_stable) == (5, 3, 3)
+    assert (m.n, m.n_stable, m.n_said, m.n_found, m.n_right) == (5, 3, 3, 2, 3)
     assert m.precision == m.recall == m.f1 == pytest.approx(2 / 3)
-    assert m.prevalence == pytest.approx(3 / 5)
-    assert m.daf == pytest.approx((2 / 3) / (3 / 5))
-    assert m.accuracy == pytest.approx(3 / 5)
-    assert m.false_positive_rate == pytest.approx(1 / 2)
-    assert m.wasted == pytest.approx(1 / 3)
-    assert m.mae == pytest.approx(np.mean([0.1, 0.2, 0.3, 0.1, 0]))
+    assert m.acceleration == pytest.approx((2 / 3) / (3 / 5))
 
 
-def test_a_missing_prediction_is_unstable_and_no_error() -> None:
+def test_a_missing_prediction_is_unstable() -> None:
     m = stability_metrics([-0.1, -0.1, 0.2], [np.nan, -0.1, np.nan])
-    assert (m.recall, m.precision, m.accuracy) == (0.5, 1.0, pytest.approx(2 / 3))
-    assert m.mae == 0
+    assert (m.recall, m.precision, m.n_right) == (0.5, 1.0, 2)
 
 
 def test_a_missing_truth_is_left_out() -> None:
@@ -88,12 +82,9 @@ def test_a_missing_truth_is_left_out() -> None:
 
 def test_no_positives_give_no_ratio() -> None:
     m = stability_metrics([0.1, 0.2], [0.3, 0.4])
-    assert math.isnan(m.precision)
-    assert math.isnan(m.recall)
-    assert math.isnan(m.daf)
-    assert math.isnan(m.f1)
-    assert m.accuracy == 1
-    assert math.isnan(stability_metrics([], []).accuracy)
+    assert all(math.isnan(ratio) for ratio in (m.precision, m.recall, m.f1, m.acceleration))
+    assert m.n_right == 2
+    assert math.isnan(stability_metrics([], []).precision)
 
 
 @given(st.data())
@@ -101,10 +92,7 @@ def test_f1_is_the_harmonic_mean(data: st.DataObject) -> None:
     truth = data.draw(VALUES)
     predicted = data.draw(st.lists(st.integers(-5, 5).map(float), min_size=len(truth), max_size=len(truth)))
     m = stability_metrics(truth, predicted)
-    if m.precision > 0 and m.recall > 0:
+    assert m.n_right == sum((a <= 0) == (b <= 0) for a, b in zip(truth, predicted, strict=True))
+    if m.n_found:
         assert m.f1 == pytest.approx(2 * m.precision * m.recall / (m.precision + m.recall))
-        assert m.daf == pytest.approx(m.precision / m.prevalence)
-
-
-def test_the_hull_stays_where_it_is() -> None:
-    assert predicted_hull_distance([0.1], [-0.5], [-0.45])[0] == pytest.approx(0.05)
+        assert m.acceleration == pytest.approx(m.precision * m.n / m.n_stable)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gnn.screening.report import HullEntry, Parity
 from gnn.screening.report.charts import Frame, Scale, figure, padded, round_ticks, tick_labels
+from gnn.screening.report.comparison import stability_words
 from gnn.screening.report.hulls import binary_figure, lower_hull
 from gnn.screening.report.markup import (
     Html,
@@ -214,6 +215,16 @@ def test_a_perfect_prediction():
 def test_one_point_or_equal_references_have_no_r2():
     assert errors(np.array([1.0]), np.array([2.0])).r2 is None
     assert errors(np.ones(4), np.arange(4.0)).spearman is None
+
+
+def test_stability_in_words():
+    places = [(0.0, 0.02), (0.2, 0.01), (0.03, 0.3), (0.4, 0.5)]
+    assert stability_words(places, 0.05) == (
+        "2 of 4 not seen in training on the right side of 50 meV/atom (dashed); "
+        "1 of 2 that the model puts below are (precision 0.50); 1 of 2 below are found (recall 0.50)"
+    )
+    assert stability_words(places[3:], 0.05) == "1 of 1 not seen in training on the right side of 50 meV/atom (dashed)"
+    assert "seen in training" in stability_words([], 0.05)
 
 
 def test_a_parity_plot_thins_and_leaves_out_what_is_not_finite():
