@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -13,10 +14,26 @@ from gnn.errors import SluiceError
 
 Floats = NDArray[np.float64]
 JobKind = Literal["static", "relax"]
+ELECTRONS = ("total_charge", "multiplicity")
+"""What a structure may say of its electrons, in `Atoms.info`."""
 
 
 class LabelError(SluiceError):
     """The engine could not label a structure; the message says why."""
+
+
+def check_electrons(atoms: Atoms, charge: int, multiplicities: Collection[int]) -> None:
+    """Refuse a structure that says that it has other electrons than are computed; what says nothing is taken as it is.
+
+    Raises:
+        LabelError: it states another charge (e) or none of these multiplicities (2 S + 1).
+    """
+    stated, spins = (atoms.info.get(name) for name in ELECTRONS)
+    if stated is not None and stated != charge:
+        raise LabelError(f"the structure has charge {stated:+d}, and this level of theory computes {charge:+d}")
+    if spins is not None and spins not in multiplicities:
+        computed = " or ".join(map(str, sorted(multiplicities)))
+        raise LabelError(f"the structure has multiplicity {spins}, and this level of theory computes {computed}")
 
 
 @dataclass(frozen=True)

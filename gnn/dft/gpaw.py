@@ -11,11 +11,13 @@ import subprocess
 import sys
 from typing import Any, Literal
 
+import numpy as np
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.dft.engine import Frame, JobKind, LabelError, Labelled, RelaxSettings
+from gnn.dft.engine import Frame, JobKind, LabelError, Labelled, RelaxSettings, check_electrons
 from gnn.errors import InputError
+from gnn.structures.readers.ase_atoms import fixed_mask
 
 Smearing = Literal["fermi-dirac", "marzari-vanderbilt"]
 SMEARING_KEYS: dict[Smearing, str] = {"fermi-dirac": "fd", "marzari-vanderbilt": "mv"}
@@ -89,12 +91,14 @@ class GpawEngine:
 
     def run(self, atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
         """Label `atoms`; see `Engine.run`. A worker that dies or outlasts `timeout_s` costs its structure only."""
+        check_electrons(atoms, charge=0, multiplicities=(1,))
         worker = self._running_worker()
         job = {
             "numbers": atoms.numbers.tolist(),
             "positions": atoms.positions.tolist(),
             "cell": atoms.cell[:].tolist(),
             "pbc": atoms.pbc.tolist(),
+            "fixed": np.flatnonzero(fixed_mask(atoms)).tolist(),
             "kind": kind,
             "fmax": relax.fmax,
             "max_steps": relax.max_steps,

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from ase import Atoms
+from ase.constraints import FixAtoms
 
 from gnn.dft.engine import Labelled, RelaxSettings
 from gnn.dft.gpaw import GpawSettings
@@ -40,6 +41,7 @@ def label(job: dict[str, Any]) -> Labelled:
     relax = RelaxSettings(fmax=job["fmax"], max_steps=job["max_steps"])
     for point_group in (True, False):
         atoms = Atoms(numbers=job["numbers"], positions=job["positions"], cell=job["cell"], pbc=job["pbc"])
+        atoms.set_constraint(FixAtoms(job["fixed"]))
         atoms.calc = calculator(settings, bool(atoms.pbc.any()), point_group)
         try:
             return run_job(atoms, job["kind"], relax)

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from pydantic import BaseModel, ConfigDict
 
-from gnn.dft.engine import Engine, Frame, JobKind, LabelError, RelaxSettings
+from gnn.dft.engine import ELECTRONS, Engine, Frame, JobKind, LabelError, RelaxSettings
 from gnn.files import Journal, canonical_json, digest, locked, write_text
+from gnn.structures.readers.ase_atoms import fixed_mask
 from gnn.structures.record import Record, Source
 
 JOURNAL_VERSION = 1
@@ -22,7 +24,7 @@ RELAXED_SUFFIX, RELAXING_SUFFIX = "-relaxed", "-relaxing"
 
 
 class LabelJob(BaseModel):
-    """One structure to label and what to call the result."""
+    """One structure to label and what to call the result; `fixed` are places of atoms that a relaxation holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,10 +35,14 @@ class LabelJob(BaseModel):
     kind: JobKind = "static"
     group: str | None = None
     config_type: str | None = None
+    total_charge: int | None = None
+    multiplicity: int | None = None
+    fixed: list[int] = []
 
     @property
     def job_id(self) -> str:
-        """Digest of what is to be computed; names and groups do not enter."""
+        """Digest of what is to be computed; names and groups do not enter, nor what a plain structure does not say."""
+        stated = {"total_charge": self.total_charge, "multiplicity": self.multiplicity, "fixed": self.fixed}
         return digest(
             {
                 "numbers": self.numbers,
@@ -45,15 +51,19 @@ class LabelJob(BaseModel):
                 "pbc": self.pbc,
                 "kind": self.kind,
             }
+            | {name: value for name, value in stated.items() if value}
         )
 
     def atoms(self) -> Atoms:
-        """The structure as ASE Atoms."""
-        return Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        """The structure as ASE Atoms; what it says of its electrons stands in `info`."""
+        atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        atoms.set_constraint(FixAtoms(self.fixed) if self.fixed else None)
+        atoms.info = {name: value for name in ELECTRONS if (value := getattr(self, name)) is not None}
+        return atoms
 
     @classmethod
     def of(cls, atoms: Atoms, kind: JobKind, group: str | None, config_type: str | None) -> LabelJob:
-        """A job for ASE Atoms."""
+        """A job for ASE Atoms; of their `info` what is said of electrons, of their constraints atoms wholly fixed."""
         return cls(
             numbers=atoms.numbers.tolist(),
             positions=np.round(atoms.positions, 8).tolist(),
@@ -62,6 +72,8 @@ class LabelJob(BaseModel):
             kind=kind,
             group=group,
             config_type=config_type,
+            fixed=np.flatnonzero(fixed_mask(atoms)).tolist(),
+            **{name: atoms.info.get(name) for name in ELECTRONS},
         )
 
 
@@ -203,6 +215,7 @@ def journal_records(journal: Journal, dataset: str) -> list[Record]:
 
 def _entry_records(entry: dict[str, Any], dataset: str, theory: str, row: int, path: Path) -> list[Record]:
     job = LabelJob(**entry["job"])
+    fixed = np.isin(np.arange(len(job.numbers)), job.fixed) if job.fixed else None
     last = len(entry["frames"]) - 1
     records = []
     for step, frame in enumerate(map(Frame.from_json, entry["frames"])):
@@ -217,6 +230,9 @@ def _entry_records(entry: dict[str, Any], dataset: str, theory: str, row: int, p
                 positions=frame.positions,
                 cell=frame.cell,
                 pbc=np.array(job.pbc, dtype=bool),
+                total_charge=job.total_charge,
+                multiplicity=job.multiplicity,
+                fixed=fixed,
                 energy=frame.energy,
                 free_energy=frame.free_energy,
                 forces=frame.forces,

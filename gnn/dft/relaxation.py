@@ -1,4 +1,7 @@
-"""Relaxation of cell and positions with an ASE calculator, keeping every step as a labelled frame."""
+"""Relaxation of positions and cell with an ASE calculator, keeping every step as a labelled frame.
+
+Where atoms are fixed the cell is too: a slab's is its substrate's, and fixed atoms would move with it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def run_job(atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
 
 def _relax(atoms: Atoms, relax: RelaxSettings) -> tuple[list[Frame], bool]:
     frames: list[Frame] = []
-    target = FrechetCellFilter(atoms) if atoms.pbc.all() else atoms
+    target = FrechetCellFilter(atoms) if atoms.pbc.all() and not atoms.constraints else atoms
     optimiser = BFGS(target, logfile=None, maxstep=LARGEST_STEP)
     optimiser.attach(lambda: frames.append(frame_of(atoms)))
     converged = bool(optimiser.run(fmax=relax.fmax, steps=relax.max_steps))

@@ -14,6 +14,7 @@ from ase import Atoms
 from gnn.dft.engine import JobKind
 from gnn.dft.label import LabelJob
 from gnn.errors import InputError
+from gnn.structures.atoms import record_to_atoms
 from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, read_records
 from gnn.structures.record import reduced_formula
@@ -95,8 +96,7 @@ def _of_file(path: Path) -> list[Wanted]:
     for place, record in enumerate(read_records(path, card), start=1):
         if isinstance(record, Rejected):
             raise InputError(f"{path}, structure {place}: {record.reason}")
-        atoms = Atoms(numbers=record.numbers, positions=record.positions, cell=record.cell, pbc=record.pbc)
-        wanted.append(Wanted(atoms, place, record.config_type or "labelled"))
+        wanted.append(Wanted(record_to_atoms(record), place, record.config_type or "labelled"))
     return wanted
 
 

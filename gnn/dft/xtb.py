@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings
+from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings, check_electrons
 from gnn.dft.relaxation import run_job
 from gnn.errors import InputError
 
@@ -52,6 +52,9 @@ class XtbEngine:
 
     def run(self, atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
         """Label `atoms`; see `Engine.run`. What tblite cannot converge or has no parameters for costs itself."""
+        lowest = (1, 2)
+        spins = lowest if self.settings.multiplicity is None else (self.settings.multiplicity,)
+        check_electrons(atoms, self.settings.charge, spins)
         work = atoms.copy()
         work.calc = _calculator(self.settings)
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 
 from gnn.dft.emt import EmtEngine
 from gnn.dft.engine import Engine, Frame, LabelError, RelaxSettings
@@ -85,6 +86,19 @@ def test_a_molecule_relaxes_without_a_cell():
     labelled = EmtEngine().run(molecule("N2"), "relax", RelaxSettings(fmax=0.02, max_steps=50))
     assert labelled.converged
     assert np.all(labelled.frames[-1].cell == 0)
+
+
+def test_fixed_atoms_and_the_cell_under_them_stay():
+    slab = fcc111("Cu", (1, 1, 4), vacuum=6.0, periodic=True)
+    slab.set_constraint(FixAtoms([0, 1]))
+    labelled = EmtEngine().run(slab, "relax", RELAX)
+    last = labelled.frames[-1]
+    assert labelled.converged
+    assert len(labelled.frames) > 2
+    np.testing.assert_array_equal(last.cell, slab.cell[:])
+    np.testing.assert_array_equal(last.positions[:2], slab.positions[:2])
+    assert np.abs(last.positions[2:] - slab.positions[2:]).max() > 0.01
+    assert np.abs(last.forces[2:]).max() < RELAX.fmax < np.abs(last.forces[:2]).max()
 
 
 def test_an_unknown_element_is_named():

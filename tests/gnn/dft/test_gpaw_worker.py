@@ -24,7 +24,7 @@ def job(atoms, kind="static") -> str:
     return json.dumps(
         {
             "numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist(), "cell": atoms.cell[:].tolist(),
-            "pbc": atoms.pbc.tolist(), "kind": kind, "fmax": 0.05, "max_steps": 20,
+            "pbc": atoms.pbc.tolist(), "fixed": [], "kind": kind, "fmax": 0.05, "max_steps": 20,
             "settings": GpawSettings().model_dump(),
         }
     )  # fmt: skip

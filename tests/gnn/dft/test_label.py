@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from gnn.dft.emt import EmtEngine
 from gnn.dft.engine import LabelError, RelaxSettings
@@ -52,6 +53,27 @@ def test_every_job_is_counted_once(tmp_path, make_jobs):
     assert (summary.n_jobs, summary.done, summary.failed, summary.reused, summary.frames) == (6, 4, 2, 0, 4)
     assert summary.reasons == {"EMT has no parameters for Si": 2}
     assert summary.theory == "emt/ase"
+
+
+def test_what_a_structure_says_of_electrons_and_fixed_atoms_is_kept(tmp_path, make_jobs):
+    slab = bulk("Cu", "fcc", a=3.6, cubic=True)
+    plain = LabelJob.of(slab, "relax", "Cu", "test")
+    slab.info = {"total_charge": 1, "multiplicity": 2, "energy": 7.0}
+    slab.set_constraint(FixAtoms([0, 2]))
+    job = LabelJob.of(slab, "relax", "Cu", "test")
+    assert job.job_id != plain.job_id
+    again = job.atoms()
+    assert again.info == {"total_charge": 1, "multiplicity": 2}
+    assert again.constraints[0].index.tolist() == [0, 2]
+    label([job], EmtEngine, tmp_path / "j.jsonl", RELAX)
+    records = journal_records(label_journal(tmp_path / "j.jsonl", "emt", "emt/ase"), "labels")
+    assert {(record.total_charge, record.multiplicity) for record in records} == {(1, 2)}
+    assert all(record.fixed.tolist() == [True, False, True, False] for record in records)
+
+
+def test_a_plain_structure_keeps_the_id_of_earlier_journals():
+    job = LabelJob.of(bulk("Cu", "fcc", a=3.6), "static", "Cu", "x")
+    assert job.job_id == "a660126397362f4938bdc5be1d59c0fce52d34e12321b7c4c7fd8ff454cec3a6"
 
 
 def test_the_journal_has_a_header_and_a_line_a_job(tmp_path, make_jobs):

@@ -60,6 +60,19 @@ def test_charge_and_spin_are_another_level_of_theory() -> None:
     assert energies[1] - energies[0] > 5
 
 
+def test_electrons_that_are_not_computed_are_refused() -> None:
+    water = molecule("H2O")
+    water.info = {"total_charge": 1, "multiplicity": 2}
+    with pytest.raises(LabelError, match=r"charge \+1, and this level of theory computes \+0"):
+        XtbEngine().run(water, "static", RELAX)
+    assert XtbEngine(XtbSettings(charge=1)).run(water, "static", RELAX).converged
+    oxygen = molecule("O2")
+    oxygen.info = {"total_charge": 0, "multiplicity": 3}
+    with pytest.raises(LabelError, match="multiplicity 3, and this level of theory computes 1 or 2"):
+        XtbEngine().run(oxygen, "static", RELAX)
+    assert XtbEngine(XtbSettings(multiplicity=3)).run(oxygen, "static", RELAX).converged
+
+
 def test_a_crystal_that_converges_has_a_stress() -> None:
     (frame,) = XtbEngine(XtbSettings(method="GFN1-xTB")).run(bulk("NaCl", "rocksalt", a=5.6), "static", RELAX).frames
     assert frame.stress is not None
