@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly
+from flows.cli.results import BenchPlanResult
 
 if TYPE_CHECKING:
     from flows.bench.drivers import Driver
@@ -47,13 +48,18 @@ def bench_home(given: Path | None) -> Home:
 def drive(driver: Driver, home: Home, limit: int | None, dry_run: bool, as_json: bool) -> None:
     """Say what is left, or do it and print the table."""
     if dry_run:
-        for line in driver.plan():
-            say(line)
+        show(BenchPlanResult(runs=driver.plan()), as_json, say_runs)
         return
     from flows.cli.output import terminating_like_interrupt
 
     with terminating_like_interrupt():
         show(driver.drive(home, limit), as_json, print_table)
+
+
+def say_runs(plan: BenchPlanResult) -> None:
+    """A line a run."""
+    for line in plan.runs:
+        say(line)
 
 
 def peers_folder(given: Path | None) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import output
-from flows.cli.results import LabelResult
+from flows.cli.results import LabelPlanResult, LabelResult
 
 
 @output.speaks_plainly
@@ -53,15 +53,27 @@ def label(
     )
     home = find_home()
     plan = make_plan(request, home)
-    journal = home.relative(plan.journal.path)
-    output.say(f"{len(plan.jobs)} structures at {plan.theory}, {plan.to_do} to do; journal {journal}")
+    told = LabelPlanResult(
+        engine=engine,
+        theory=plan.theory,
+        structures=len(plan.jobs),
+        to_do=plan.to_do,
+        journal=home.relative(plan.journal.path),
+    )
     if dry_run:
+        output.show(told, as_json, describe_plan)
         return
+    describe_plan(told)
     with output.terminating_like_interrupt():
-        result = label_flow(request, home, Remarks(plan.to_do))
+        result = label_flow(request, home, Remarks(told.to_do))
     output.show(result, as_json, describe)
     if result.failed and not result.done:
         raise typer.Exit(output.OUR_ERROR)
+
+
+def describe_plan(result: LabelPlanResult) -> None:
+    """What would be done."""
+    output.say(f"{result.structures} structures at {result.theory}, {result.to_do} to do; journal {result.journal}")
 
 
 def ranks(text: str | None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.cluster_options import ClusterOption
 from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
-from flows.cli.results import PreprocessResult
+from flows.cli.results import PreprocessPlanResult, PreprocessResult
 from flows.settings import Home, find_home
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def preprocess(
     )
     check(spec, home)
     if dry_run:
-        tell_plan(spec, home)
+        show(described(spec, home), as_json, describe_plan)
         return
     result = flow(
         datasets,
@@ -81,16 +81,27 @@ def preprocess(
     show(result, as_json, describe)
 
 
-def tell_plan(spec: PreprocessSpec, home: Home) -> None:
-    """Say what would be built."""
+def described(spec: PreprocessSpec, home: Home) -> PreprocessPlanResult:
+    """What would be built."""
     from flows.preprocess import plan
     from gnn.graphs.preprocess import shard_path
 
     inputs, _, plans = plan(spec, home)
     missing = [shard for shard in plans if not shard_path(home.graphs, shard).is_file()]
-    rows = sum(len(shard.ids) for shard in plans)
-    say(f"{rows} rows of {', '.join(f'{i.dataset}@{i.version}' for i in inputs)} make {len(plans)} shards")
-    say(f"{len(missing)} of them would be built, with {sum(shard.n_atoms for shard in missing)} atoms")
+    return PreprocessPlanResult(
+        lake_versions={each.dataset: each.version for each in inputs},
+        rows=sum(len(shard.ids) for shard in plans),
+        shards=len(plans),
+        shards_to_build=len(missing),
+        atoms=sum(shard.n_atoms for shard in missing),
+    )
+
+
+def describe_plan(result: PreprocessPlanResult) -> None:
+    """The same for people."""
+    read = ", ".join(f"{name}@{version}" for name, version in result.lake_versions.items())
+    say(f"{result.rows} rows of {read} make {result.shards} shards")
+    say(f"{result.shards_to_build} of them would be built, with {result.atoms} atoms")
 
 
 def describe(result: PreprocessResult) -> None:

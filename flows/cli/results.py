@@ -116,6 +116,16 @@ class PreprocessResult(Result):
     wall_s: float
 
 
+class PreprocessPlanResult(Result):
+    """`sluice preprocess --dry-run`: what would be built."""
+
+    lake_versions: dict[str, int]
+    rows: int
+    shards: int
+    shards_to_build: int
+    atoms: int = Field(description="in the shards to build")
+
+
 class TrainResult(Result):
     """`sluice train`."""
 
@@ -288,6 +298,22 @@ class LabelResult(Result):
     cpu_s: float
     dataset: str | None
     version: int | None
+
+
+class LabelPlanResult(Result):
+    """`sluice label --dry-run`: what would be computed."""
+
+    engine: str
+    theory: str
+    structures: int
+    to_do: int
+    journal: str
+
+
+class BenchPlanResult(Result):
+    """`sluice bench ... --dry-run`: the runs that are left."""
+
+    runs: list[str]
 
 
 class DemoResult(Result):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from flows.bench.peers.environments import PEERS
 from flows.bench.table import BenchTable
 from flows.cli.main import app
+from flows.cli.results import BenchPlanResult
 from flows.settings import Home
 from gnn.machine import processor
 
@@ -73,9 +74,9 @@ def test_dry_run_lists_what_is_left_and_writes_nothing(home: Home, data: Path, t
         f"task=3bpa package=sluice model=default processor={processor()} cpu_minutes=2.0 seed=0 "
         "changes={'model': {'family': 'tensor', 'n_radial': 6}}"
     ]
-    code, _, error = said("body-order", *words)
-    assert code == 0
-    assert len(error.splitlines()) == 9
+    code, out, error = said("body-order", *words, "--json")
+    assert (code, error) == (0, "")
+    assert len(BenchPlanResult.model_validate_json(out).runs) == 9
     assert not (tmp_path / "results").exists()
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flows.cli.label import ranks
 from flows.cli.main import app
-from flows.cli.results import LabelResult
+from flows.cli.results import LabelPlanResult, LabelResult
 from flows.label import LabelRequest, append_labels, find_source, journal_path, make_plan, relax_settings, run_engine
 from flows.settings import Home
 from gnn.dft.engine import RelaxSettings
@@ -158,6 +158,9 @@ def test_a_dry_run_does_nothing(structures, home):
     result = CliRunner().invoke(app, ["label", str(structures), "--engine", "emt", "--dry-run"])
     assert result.exit_code == 0
     assert "4 structures at emt/ase, 4 to do" in result.stderr
+    result = CliRunner().invoke(app, ["label", str(structures), "--engine", "emt", "--dry-run", "--json"])
+    found = LabelPlanResult.model_validate_json(result.stdout)
+    assert (found.theory, found.structures, found.to_do) == ("emt/ase", 4, 4)
     assert not home.labels.exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from flows.cli.results import PreprocessPlanResult
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import file_sha256
@@ -241,6 +242,9 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(filled, sluice):
     answer = sluice("toy", "--dry-run")
     assert answer.exit_code == 0
     assert "120 rows of toy@0 make 1 shards" in answer.stderr
+    found = PreprocessPlanResult.model_validate_json(sluice("toy", "--dry-run", "--json").stdout)
+    assert (found.lake_versions, found.rows, found.shards, found.shards_to_build) == ({"toy": 0}, 120, 1, 1)
+    assert found.atoms > 120
     assert not filled.graphs.exists()
 
 
