@@ -200,6 +200,7 @@ def _provenance(spec: CampaignSpec, manifest: CampaignManifest, checkpoint: Chec
         model_sha256=model.sha256,
         theory=model.theory,
         lake_versions=manifest.lake_versions,
+        candidate_datasets=manifest.candidate_datasets,
         graph_set_id=None if checkpoint is None else checkpoint.graph_set_id,
         candidates_digest=manifest.candidates_digest,
         spec_digest=spec.spec_digest,

@@ -11,7 +11,7 @@ from flows.settings import Home
 from gnn.errors import SluiceError
 from gnn.lake.table import Lake
 from gnn.screening.campaign import read_campaign
-from gnn.screening.gather import Inputs
+from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.known import read_known
 from gnn.screening.prepare import prepare, refuse_missing_files
 from gnn.screening.references import dft_hull, lake_entries, pinned_versions
@@ -57,7 +57,9 @@ def describe_campaign(
     known = folder.manifest() if folder.exists() and not fresh else None
     model = pin_model(spec, home) if known is None else known.model
     versions = pinned_versions(lake, spec.hull.datasets, model.theory) if known is None else known.lake_versions
-    ready = prepare(spec, Inputs(lake, versions, model), workers or CPU_COUNT)
+    begun = [] if known is None else known.candidate_datasets
+    datasets = begun or pinned_datasets(lake, spec.candidates.datasets)
+    ready = prepare(spec, Inputs(lake, versions, model, datasets), workers or CPU_COUNT)
     elements = ready.elements & set(model.elements)
     missing: list[str] = []
     if spec.hull.reference == "dft":
@@ -71,6 +73,7 @@ def describe_campaign(
         model_sha256=model.sha256,
         theory=model.theory,
         lake_versions=versions,
+        candidate_datasets=datasets,
         n_candidates=len(ready.ledger.ids),
         funnel=[FunnelStage(**stage.model_dump()) for stage in ready.ledger.stages],
         structures=len(sizes),

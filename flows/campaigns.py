@@ -286,6 +286,7 @@ def result_of(folder: CampaignFolder) -> CampaignResult:
         model_version=manifest.model.version,
         model_sha256=manifest.model.sha256,
         lake_versions=manifest.lake_versions,
+        candidate_datasets=manifest.candidate_datasets,
         shards=shard_counts(folder, manifest),
         cost=manifest.cost,
         computed=manifest.computed,

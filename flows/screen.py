@@ -33,7 +33,7 @@ from gnn.lake.table import Lake
 from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
-from gnn.screening.gather import Inputs
+from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.manifest import CampaignManifest, ModelPin, ShardTally, State
 from gnn.screening.names import names_digest
 from gnn.screening.preparation import Prepared, rows_of_shard
@@ -64,6 +64,7 @@ class Campaign:
     spec: CampaignSpec
     model: ModelPin
     versions: dict[str, int]
+    datasets: list[str]
     started_at: str
     clock: Clock = field(default_factory=Clock)
 
@@ -75,7 +76,7 @@ class Campaign:
     @property
     def inputs(self) -> Inputs:
         """What it is prepared from."""
-        return Inputs(Lake(self.home.lake), self.versions, self.model)
+        return Inputs(Lake(self.home.lake), self.versions, self.model, self.datasets)
 
 
 @flow(name="screen", persist_result=False, validate_parameters=False)
@@ -152,7 +153,8 @@ def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None, fresh: b
     """
     known = folder.manifest() if folder.exists() and not fresh else None
     if known is not None:
-        campaign = Campaign(folder, spec, known.model, known.lake_versions, known.started_at)
+        datasets = known.candidate_datasets or spec.candidates.datasets  # none in manifests of before they were pinned
+        campaign = Campaign(folder, spec, known.model, known.lake_versions, datasets, known.started_at)
     else:
         campaign = pinned(folder, spec)
         kept = folder.spec_text() if text is None else text
@@ -170,8 +172,9 @@ def pinned(folder: CampaignFolder, spec: CampaignSpec) -> Campaign:
         InputError: there is no such model, or no hull can be drawn.
     """
     model = pin_model(spec, folder.home)
-    versions = pinned_versions(Lake(folder.home.lake), spec.hull.datasets, model.theory)
-    campaign = Campaign(folder, spec, model, versions, now())
+    lake = Lake(folder.home.lake)
+    versions = pinned_versions(lake, spec.hull.datasets, model.theory)
+    campaign = Campaign(folder, spec, model, versions, pinned_datasets(lake, spec.candidates.datasets), now())
     refuse_hopeless(campaign)
     return campaign
 
@@ -202,6 +205,7 @@ def write_state(campaign: Campaign, state: State, **changes: Any) -> CampaignMan
         "model": campaign.model,
         "code_version": code_version(),
         "lake_versions": campaign.versions,
+        "candidate_datasets": campaign.datasets,
         "started_at": campaign.started_at,
         **changes,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import Home
+from gnn.lake.reference import parse_reference
 
 MANIFESTS = ("graph_set.json", "model.json", "manifest.json")
 
@@ -29,7 +30,7 @@ def _manifests(folder: Path) -> Iterator[Path]:
 
 
 def _named(value: Any) -> Iterator[tuple[str, int]]:
-    """Every {"dataset": NAME, "version": N} and every {"lake_versions": {NAME: N}} inside a manifest."""
+    """Every {"dataset": NAME, "version": N}, {"lake_versions": {NAME: N}}, {"candidate_datasets": [NAME@N]} inside."""
     if isinstance(value, list):
         for item in value:
             yield from _named(item)
@@ -40,5 +41,8 @@ def _named(value: Any) -> Iterator[tuple[str, int]]:
     versions = value.get("lake_versions")
     if isinstance(versions, dict):
         yield from ((name, version) for name, version in versions.items() if isinstance(version, int))
+    for name, version in map(parse_reference, value.get("candidate_datasets") or ()):
+        if version is not None:
+            yield name, version
     for child in value.values():
         yield from _named(child)

@@ -240,6 +240,7 @@ class CampaignResult(Result):
     model_version: str | None
     model_sha256: str
     lake_versions: dict[str, int]
+    candidate_datasets: list[str] = Field(default_factory=list, description="NAME@VERSION")
     shards: ShardCounts
     cost: dict[str, float]
     paths: dict[str, str]
@@ -258,6 +259,7 @@ class CampaignPlanResult(Result):
     model_sha256: str
     theory: str
     lake_versions: dict[str, int]
+    candidate_datasets: list[str] = Field(default_factory=list, description="NAME@VERSION")
     n_candidates: int
     funnel: list[FunnelStage]
     structures: int = Field(description="to relax, references of a model's hull included")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,15 @@ from gnn.structures.record import Record, Source, table_to_records
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a campaign is prepared from, besides its spec: the lake, the pinned versions of its data sets, the model."""
+    """What a campaign is prepared from, besides its spec: the lake, versions of its references, model, candidate sets.
+
+    datasets: the spec's data sets of candidates as NAME@VERSION.
+    """
 
     lake: Lake
     versions: Mapping[str, int]
     model: ModelPin
+    datasets: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def gather(spec: CampaignSpec, inputs: Inputs) -> Iterator[Candidate | Unreadabl
     yield from decorated_derivatives(spec.candidates, volumes)
     for name in spec.candidates.files:
         yield from _of_file(spec.path(name), name)
-    for reference in spec.candidates.datasets:
+    for reference in inputs.datasets:
         yield from _of_dataset(inputs.lake, reference)
 
 
@@ -77,11 +81,24 @@ def _place(source: Source | None, row: int) -> str:
     return f"{mark}{member}#{source.row}"
 
 
+def pinned_datasets(lake: Lake, references: Sequence[str]) -> list[str]:
+    """Data sets of candidates as NAME@VERSION, the newest where none is named: a campaign goes on from what it began.
+
+    Raises:
+        InputError: one is not in the lake.
+    """
+    known, pinned = lake.datasets(), []
+    for reference in references:
+        name, version = parse_reference(reference)
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"candidates.datasets: {name!r} is not in the lake; there are {there}")
+        pinned.append(f"{name}@{lake.version(name) if version is None else version}")
+    return pinned
+
+
 def _of_dataset(lake: Lake, reference: str) -> Iterator[Candidate | Unreadable]:
     name, version = parse_reference(reference)
-    if name not in lake.datasets():
-        known = ", ".join(lake.datasets()) or "none"
-        raise InputError(f"candidates.datasets: {name!r} is not in the lake; there are {known}")
     for batch in lake.record_batches(name, version):
         for record in table_to_records(pa.Table.from_batches([batch])):
             yield _let_in(record, f"lake:{name}#{record.structure_id[:16]}")

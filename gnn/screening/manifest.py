@@ -85,6 +85,7 @@ class CampaignManifest(_Part):
     code_version: str
     candidates_digest: str | None = None
     lake_versions: dict[str, int] = {}
+    candidate_datasets: list[str] = Field(default=[], description="NAME@VERSION")
     started_at: str = ""
     finished_at: str | None = None
     n_candidates: int = 0

@@ -42,6 +42,7 @@ def preparation_key(spec: CampaignSpec, inputs: Inputs) -> str:
                 name: file_sha256(spec.path(name)) for name in spec.candidates.files if spec.path(name).is_file()
             },
         }
+        | ({"datasets": list(inputs.datasets)} if inputs.datasets else {})
     )
 
 

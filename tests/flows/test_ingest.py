@@ -288,9 +288,9 @@ def test_lake_gc_keeps_what_others_name(filled, home):
     (folder / "graph_set.json").write_text(json.dumps({"inputs": [{"dataset": "si", "version": 0}]}))
     (home.campaigns / "c").mkdir(parents=True)
     (home.campaigns / "c" / "manifest.json").write_text(
-        json.dumps({"deep": [{"lake_versions": {"si": 1, "other": 3}}]})
+        json.dumps({"deep": [{"lake_versions": {"si": 1, "other": 3}, "candidate_datasets": ["other@2"]}]})
     )
-    assert used_versions(home) == {"other": [3], "si": [0, 1]}
+    assert used_versions(home) == {"other": [2, 3], "si": [0, 1]}
     would = json.loads(run(["lake", "gc", "--dry-run", "--json"]).stdout)
     assert would["dry_run"] and filled.version("si") == 1
     done = json.loads(run(["lake", "gc", "--json"]).stdout)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from screened import rows_of
@@ -12,6 +13,7 @@ from screened import rows_of
 from flows.campaign_outputs import report_context
 from flows.campaigns import CampaignFolder
 from flows.settings import Home
+from flows.used_versions import used_versions
 from gnn.errors import InputError
 from gnn.lake.table import Lake
 from gnn.structures.atoms import atoms_to_record
@@ -24,15 +26,19 @@ Run = Callable[..., Any]
 def lake(home: Home) -> Lake:
     """Al and Cu, and one compound, labelled by EMT; Ni is missing."""
     table = Lake(home.lake)
-    records = []
-    for atoms in (bulk("Al"), bulk("Cu"), bulk("Al", "fcc", a=4.3), bulk("CuAl", "cesiumchloride", a=3.03)):
+    add_labelled(table, bulk("Al"), bulk("Cu"), bulk("Al", "fcc", a=4.3), bulk("CuAl", "cesiumchloride", a=3.03))
+    return table
+
+
+def add_labelled(table: Lake, *crystals: Atoms) -> None:
+    """Append crystals with their labels by EMT."""
+    for atoms in crystals:
         atoms.calc = EMT()
         atoms.get_potential_energy()
         atoms.get_forces()
         atoms.get_stress()
-        records.append(atoms_to_record(atoms, "emt-labels", "emt/ase"))
+    records = [atoms_to_record(atoms, "emt-labels", "emt/ase") for atoms in crystals]
     table.append("emt-labels", records, generic_card("emt-labels", "emt/ase"))
-    return table
 
 
 DFT = {"hull": {"reference": "dft"}}
@@ -57,13 +63,21 @@ def test_a_fixed_hull_from_the_lake(run_here: Run, home: Home, lake: Lake, campa
 
 def test_the_lakes_version_is_pinned(run_here: Run, home: Home, lake: Lake, campaign_file: Path) -> None:
     first = run_here(campaign_file, changes=DFT)
-    atoms = bulk("Ni")
-    atoms.calc = EMT()
-    atoms.get_potential_energy()
-    lake.append("emt-labels", [atoms_to_record(atoms, "emt-labels", "emt/ase")], generic_card("emt-labels", "emt/ase"))
+    add_labelled(lake, bulk("Ni"))
     again = run_here(campaign_file, changes=DFT)
     assert again.lake_versions == first.lake_versions
     assert again.funnel == first.funnel
+
+
+def test_a_data_set_of_candidates_is_pinned(run_here: Run, home: Home, lake: Lake, campaign_file: Path) -> None:
+    changes = {"candidates": {"datasets": ["emt-labels"]}}
+    first = run_here(campaign_file, changes=changes)
+    version = lake.version("emt-labels")
+    assert first.candidate_datasets == [f"emt-labels@{version}"]
+    assert used_versions(home)["emt-labels"] == [version]
+    add_labelled(lake, bulk("AlCu", "rocksalt", a=5.0))
+    again = run_here(campaign_file, changes=changes)
+    assert (again.candidate_datasets, again.funnel) == (first.candidate_datasets, first.funnel)
 
 
 def test_known_crystals_are_flagged_and_may_be_dropped(

@@ -140,6 +140,7 @@ class Provenance:
     model_sha256: str
     theory: str
     lake_versions: Mapping[str, int] = field(default_factory=dict)
+    candidate_datasets: Sequence[str] = ()
     graph_set_id: str | None = None
     candidates_digest: str | None = None
     spec_digest: str | None = None

@@ -36,6 +36,7 @@ def _model(origin: Provenance) -> Pairs:
 
 def _data(origin: Provenance, facts: CampaignFacts) -> Pairs:
     pairs: Pairs = [(name, f"version {version}") for name, version in sorted(origin.lake_versions.items())]
+    pairs += [("Candidates of", reference) for reference in origin.candidate_datasets]
     pairs += [(f"Licence of {name}", licence) for name, licence in sorted(origin.licences.items())]
     if origin.graph_set_id:
         pairs.append(("Graph set", _code_text(origin.graph_set_id)))

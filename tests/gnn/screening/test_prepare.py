@@ -1,10 +1,12 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 from hypothesis import given
@@ -14,12 +16,14 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.screening.campaign import CampaignSpec
-from gnn.screening.gather import Inputs
+from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.names import Names
 from gnn.screening.plan import MOST_SHARDS, Plan, number_of_shards, plan_shards
 from gnn.screening.preparation import PLAN_NAME, TABLE_NAME, number_planned, read_prepared, rows_of_shard
 from gnn.screening.prepare import prepare, prepared
 from gnn.screening.tables import INPUT_SCHEMA, read_rows, write_rows
+from gnn.structures.atoms import atoms_to_record
+from gnn.structures.cards import generic_card
 
 MakeSpec = Callable[..., CampaignSpec]
 
@@ -151,8 +155,22 @@ def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_
         prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)
     with pytest.raises(InputError, match=r"candidates.files: a.xyz is listed twice"):
         prepared(make_spec(candidates=files(files=["a.xyz", "a.xyz"])), inputs, tmp_path / "s", 1)
-    with pytest.raises(InputError, match=r"candidates.datasets: 'none' is not in the lake"):
-        prepared(make_spec(candidates={"datasets": ["none"]}), inputs, tmp_path / "s", 1)
+
+
+def test_candidates_of_a_data_set_are_of_the_version_pinned(make_spec: MakeSpec, inputs: Inputs) -> None:
+    def put(*crystals: Atoms) -> None:
+        inputs.lake.append("mine", [atoms_to_record(c, "mine", "emt/ase") for c in crystals], generic_card("mine"))
+
+    put(bulk("AlCu", "cesiumchloride", a=3.0), molecule("N2"))
+    pinned = pinned_datasets(inputs.lake, ["mine"])
+    put(bulk("AlCu", "rocksalt", a=5.0))
+    assert (pinned, pinned_datasets(inputs.lake, ["mine"])) == (["mine@0"], ["mine@1"])
+    ready = prepare(make_spec(candidates={"datasets": ["mine"]}), replace(inputs, datasets=pinned), 1)
+    (found,) = ready.candidates.values()
+    assert (found.formula, found.n_atoms, found.source.split("#")[0]) == ("AlCu", 2, "lake:mine")
+    assert ready.ledger.stages[0].rejected == {"not periodic in three directions": 1}
+    with pytest.raises(InputError, match=r"candidates.datasets: 'none' is not in the lake; there are mine"):
+        pinned_datasets(inputs.lake, ["none"])
 
 
 def test_nothing_left_says_why(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
