@@ -46,6 +46,11 @@ class Crystal:
         """Reduced formula."""
         return reduced_formula(self.numbers)
 
+    @property
+    def volume_per_atom(self) -> float:
+        """Å³."""
+        return abs(float(np.linalg.det(self.cell))) / len(self.numbers)
+
     @cached_property
     def profile(self) -> Floats:
         """Shell profile of every pair of elements, one unit vector; see `shell_profile`."""
@@ -104,17 +109,28 @@ class Matcher:
         return bool(self._matcher.fit(a.structure, b.structure, skip_structure_reduction=True))
 
 
-def duplicates(crystals: Iterable[Crystal], spec: DedupeSpec, energy_window: float | None = None) -> dict[str, str]:
+def duplicates(
+    crystals: Iterable[Crystal],
+    spec: DedupeSpec,
+    energy_window: float | None = None,
+    volume_window: float | None = None,
+) -> dict[str, str]:
     """Name of each duplicate -> name of the first crystal that it repeats; order decides who is first.
 
-    energy_window: eV/atom; crystals whose energies differ by more are never the same.
+    energy_window (eV/atom), volume_window (share of the larger volume per atom): crystals that differ by more are never
+    the same.
     """
     matcher = Matcher(spec)
+
+    def is_repeat(first: Crystal, other: Crystal) -> bool:
+        near = _close_energies(first, other, energy_window) and _close_volumes(first, other, volume_window)
+        return near and matcher.same(first, other)
+
     kept: dict[str, list[Crystal]] = {}
     repeated: dict[str, str] = {}
     for crystal in crystals:
         rivals = kept.setdefault(crystal.formula, [])
-        first = next((r for r in rivals if _close(r, crystal, energy_window) and matcher.same(r, crystal)), None)
+        first = next((rival for rival in rivals if is_repeat(rival, crystal)), None)
         if first is None:
             rivals.append(crystal)
         else:
@@ -122,10 +138,15 @@ def duplicates(crystals: Iterable[Crystal], spec: DedupeSpec, energy_window: flo
     return repeated
 
 
-def _close(a: Crystal, b: Crystal, window: float | None) -> bool:
+def _close_energies(a: Crystal, b: Crystal, window: float | None) -> bool:
     if window is None or a.energy_per_atom is None or b.energy_per_atom is None:
         return True
     return abs(a.energy_per_atom - b.energy_per_atom) <= window
+
+
+def _close_volumes(a: Crystal, b: Crystal, window: float | None) -> bool:
+    smaller, larger = sorted((a.volume_per_atom, b.volume_per_atom))
+    return window is None or larger - smaller <= window * larger
 
 
 def known_among(crystals: Iterable[Crystal], library: Sequence[Crystal], spec: DedupeSpec) -> dict[str, str]:

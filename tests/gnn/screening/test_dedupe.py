@@ -81,6 +81,12 @@ def test_energies_far_apart_are_never_the_same(crystal: MakeCrystal) -> None:
     assert duplicates(pair, DedupeSpec(), energy_window=0.2) == {"high": "low"}
 
 
+def test_volumes_far_apart_are_the_same_where_they_will_relax(crystal: MakeCrystal) -> None:
+    pair = [crystal(bulk("Al", "fcc", a=4.0), "small"), crystal(bulk("Al", "fcc", a=4.2, cubic=True), "large")]
+    assert duplicates(pair, DedupeSpec()) == duplicates(pair, DedupeSpec(), volume_window=0.2) == {"large": "small"}
+    assert duplicates(pair, DedupeSpec(), volume_window=0.01) == {}
+
+
 def test_known_among_names_the_entry(crystal: MakeCrystal) -> None:
     library = [crystal(bulk("Al", "bcc", a=3.2), "lake:bcc"), crystal(bulk("Al", "fcc", a=4.0), "lake:fcc")]
     found = known_among(

@@ -150,6 +150,15 @@ def test_files_of_many_formats(make_spec: MakeSpec, inputs: Inputs, tmp_path: Pa
     assert found.atoms().get_volume() == pytest.approx(27.0)
 
 
+def test_volumes_tell_candidates_apart_whose_cells_stay(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    write(tmp_path / "b.xyz", [bulk("AlCu", "cesiumchloride", a=a) for a in (2.9, 3.0, 3.0)], format="extxyz")
+    kept = {}
+    for mode in ("cell", "positions", "none"):
+        spec = make_spec(candidates=files(files=["b.xyz"]), relaxation={"mode": mode})
+        kept[mode] = prepare(spec, inputs, 1).ledger.n_alive
+    assert kept == {"cell": 1, "positions": 2, "none": 2}
+
+
 def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_file: None) -> None:
     with pytest.raises(InputError, match=r"candidates.files: there is no"):
         prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)
