@@ -124,10 +124,17 @@ def evaluate_model(home: Home) -> EvaluateResult:
 
 
 def run_campaign(home: Home, cluster: str) -> CampaignResult:
-    """The demo's campaign."""
+    """The demo's campaign: goes on, or begins anew where another model was registered since."""
+    from flows.campaigns import CampaignFolder, pin_model
     from flows.screen import screen
+    from gnn.screening.campaign import read_campaign
 
-    return screen(sample_file("campaign.toml"), home, cluster=cluster)
+    file = sample_file("campaign.toml")
+    spec = read_campaign(file)
+    folder = CampaignFolder(home, spec.name)
+    known = folder.manifest() if folder.exists() else None
+    is_outdated = known is not None and known.model.sha256 != pin_model(spec, home).sha256
+    return screen(file, home, cluster=cluster, fresh=is_outdated)
 
 
 def score_truth(home: Home) -> dict[str, TruthScore]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.demo import describe, sample_file
+from flows.campaigns import CampaignFolder
+from flows.demo import describe, run_campaign, sample_file
 from flows.settings import Home
 from gnn.errors import InputError
 
@@ -50,6 +51,20 @@ def test_from_labels_to_a_report(home: Home) -> None:
     compared = {found["n"] for found in result["truth"].values()}
     assert len(compared) == 1
     assert min(compared) >= LEAST_TRUTH
+
+
+@pytest.mark.server
+def test_another_model_is_screened_with_anew(home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.demo.sample_file", lambda _: campaign_file)
+    first, again = run_campaign(home, "threads"), run_campaign(home, "threads")
+    assert first.computed > 0 == again.computed
+    folder = CampaignFolder(home, first.campaign)
+    manifest = folder.manifest()
+    assert manifest is not None
+    older = manifest.model.model_copy(update={"sha256": "0" * 64})
+    manifest.model_copy(update={"model": older}).write(folder.root)
+    third = run_campaign(home, "threads")
+    assert (third.computed, third.model_sha256) == (first.computed, first.model_sha256)
 
 
 def test_the_first_figures_are_rounded() -> None:
