@@ -7,8 +7,6 @@ kind of work is done in turn.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -114,18 +112,3 @@ def run(datasets: Sequence[str], cutoff: float, limit: int, rounds: int) -> Benc
     part = Part(title=f"Graphs within {cutoff:g} Å, medians of {rounds} rounds", columns=COLUMNS, rows=rows)
     command = f"sluice bench graphs {' '.join(datasets)} --cutoff {cutoff:g} --limit {limit} --rounds {rounds}"
     return bench_table("graphs", "Speed of graphs", command, [part])
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--cutoff", type=float, default=5.0)
-    parser.add_argument("--limit", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    sys.stdout.write(run(given.datasets, given.cutoff, given.limit, given.rounds).markdown())
-
-
-if __name__ == "__main__":
-    main()

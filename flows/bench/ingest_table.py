@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
-from flows.settings import Home, apply_quiet_defaults
+from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake import Lake
 from gnn.structures.record import row_to_record
@@ -230,13 +229,3 @@ def run(data: Path) -> BenchTable:
         rows = [table_row(folder, Home(Path(scratch))) for folder in folders]
     part = Part(title="Every set, ingested twice", columns=COLUMNS, rows=rows)
     return bench_table("ingest", "Real data sets into the lake", "sluice bench ingest --data DATA", [part])
-
-
-def main(arguments: list[str]) -> None:
-    """Print the table."""
-    apply_quiet_defaults()
-    sys.stdout.write(run(Path(arguments[0])).markdown())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

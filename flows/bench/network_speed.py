@@ -7,10 +7,8 @@ work on the machine does not count in them; it still slows memory down, so quote
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -139,18 +137,3 @@ def run(sizes: Sequence[str], kind: str, cutoff: float, rounds: int) -> BenchTab
             rows.append(pool.apply(measure, (size, kind, cutoff, rounds)))
     chosen = "".join(f" --size '{name}'" for name in sizes)
     return table(rows, f"sluice bench networks{chosen} --structures {kind} --cutoff {cutoff:g} --rounds {rounds}")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table of the sizes asked for."""
-    parser = argparse.ArgumentParser(description="Speed of the networks, one thread, float32.")
-    parser.add_argument("--size", action="append", choices=list(SIZES), help="a row; all of them if none is given")
-    parser.add_argument("--structures", choices=KINDS, default="molecule")
-    parser.add_argument("--cutoff", type=float, default=5.0, help="Å")
-    parser.add_argument("--rounds", type=int, default=10)
-    chosen = parser.parse_args(arguments)
-    sys.stdout.write(run(chosen.size or [], chosen.structures, chosen.cutoff, chosen.rounds).markdown())
-
-
-if __name__ == "__main__":
-    main()

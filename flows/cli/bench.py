@@ -195,14 +195,19 @@ def graphs(
 @speaks_plainly
 def relaxation(
     model: Annotated[str, typer.Argument(help="A registered model, URI or checkpoint folder.", show_default=False)],
+    element: Annotated[
+        list[str] | None, typer.Option(metavar="X", help="Of these elements; the model's first four if none.")
+    ] = None,
     cells: Annotated[int, typer.Option(min=1, help="Cells to relax.")] = 60,
+    fmax: Annotated[float, typer.Option(min=1e-6, help="eV/Å")] = 0.05,
+    rattle: Annotated[float, typer.Option(min=0, help="Å by which atoms are displaced at random.")] = 0.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in turn.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Batched relaxation beside ASE's optimisers, one structure after the other."""
-    from flows.bench.relaxation_speed import run
+    from flows.bench.relaxation_speed import Plan, run
 
-    show(run(model, cells, rounds), as_json, print_table)
+    show(run(model, Plan(tuple(element or ()), cells, fmax, rattle, rounds)), as_json, print_table)
 
 
 @app.command("ingest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -155,15 +156,17 @@ class GraphSet(_Model):
         """Read the manifest of `folder`.
 
         Raises:
-            InputError: there is none, or it is of another schema version.
+            InputError: there is none, it is damaged, or it is of another schema version.
         """
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise InputError(f"no graph set in {folder}: {MANIFEST_NAME} is missing; run `sluice preprocess` first")
-        graph_set = cls.model_validate_json(path.read_text())
-        if graph_set.schema_version != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema version {graph_set.schema_version}, this code reads {SCHEMA_VERSION};"
-                " preprocess again"
-            )
-        return graph_set
+        try:
+            text = path.read_text(encoding="utf-8")
+            version = json.loads(text).get("schema_version")
+            if version == SCHEMA_VERSION:
+                return cls.model_validate_json(text)
+        except (ValueError, AttributeError) as error:
+            faults = " ".join(str(error).split())
+            raise InputError(f"{path} is no graph set ({faults:.200}); preprocess again") from None
+        raise InputError(f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; preprocess again")

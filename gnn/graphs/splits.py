@@ -74,8 +74,9 @@ def check_shares(shares: Shares) -> None:
 
 
 def are_counts(shares: Shares) -> bool:
-    """Whether shares are counts of structures: any above 1 says so."""
-    return any(value > 1 for value in shares.values())
+    """Whether shares are counts of structures: one above 1 says so, or whole numbers that are no fractions of one."""
+    values = shares.values()
+    return any(value > 1 for value in values) or (all(value == int(value) for value in values) and sum(values) > 1)
 
 
 def assign_splits(

@@ -9,19 +9,22 @@ LEAST, MOST = 10.0, 40.0
 """Weights at the beginning: of molecules in motion, and of small symmetric cells."""
 PER_ANGSTROM = 150.0
 """What an Å of energy spread over force adds."""
+LEAST_FORCE = 1e-3
+"""eV/Å: RMS forces below it are noise about what symmetry forbids, and set no scale."""
 RISE = 10.0
 """How many times as heavy they are after the hand-over."""
 
 
 def energy_spread(statistics: Statistics) -> float | None:
-    """What energies tell beside forces, in Å; None where there are no energies or no forces.
+    """What energies tell beside forces, in Å; None where there are no energies or no forces to speak of.
 
     The RMS energy (eV/atom, references and bonding subtracted) over the RMS force (eV/Å). A molecule in motion has
     0.01 Å, elements in many phases 0.2 to 0.4 Å, prototypes of compounds, where symmetry forbids most forces, 2 Å.
     """
-    if not statistics.force_rms or statistics.energy_rms is None:
+    forces = statistics.force_rms or 0.0
+    if forces < LEAST_FORCE or statistics.energy_rms is None:
         return None
-    return statistics.energy_rms / statistics.force_rms
+    return statistics.energy_rms / forces
 
 
 def energy_weights(statistics: Statistics) -> tuple[float, float]:

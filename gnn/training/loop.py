@@ -133,27 +133,28 @@ class Trainer:
         self.model.train()
         batches = self._batches()
         was_compiled = self.differentiate.is_compiled
-        while self._step(next(batches, None)):
+        while self.progress < 1.0 and self._step(next(batches, None)):
             self._tick(compiled_now=self.differentiate.is_compiled and not was_compiled)
             was_compiled = self.differentiate.is_compiled
-            if self.progress >= 1.0 and self.config.minutes is not None:
-                return
-            self._validate_when_due()
-            self._save_when_due()
-        self._end_epoch()
+            if self.progress < 1.0:  # a state that has used its budget would never end its epoch
+                self._validate_when_due()
+                self._save_when_due()
+        if self.progress < 1.0 or self.config.epochs is not None:
+            self._end_epoch()
 
     def _batches(self) -> Iterator[Batch]:
         """What is left of the epoch; where helpers leave within it, a part without them takes the place of the rest."""
         helped = self._helped
         for batch in self._planned(helped):
             yield batch
-            if helped and not self._helped:
+            if helped and not self._helped:  # asked after the step that the batch was for
                 yield from self._planned(helped=False)
                 return
 
     @property
     def _helped(self) -> bool:
-        return bool(self.data.graph_set.helpers) and self.progress < self.config.schedule.helpers_leave
+        leave = self.config.schedule.helpers_leave
+        return bool(self.data.graph_set.helpers) and (leave == 1 or self.progress < leave)
 
     def _planned(self, helped: bool) -> Iterator[Batch]:
         """The batches of the epoch from where it stands."""
@@ -304,6 +305,7 @@ class Trainer:
         """Errors of the averaged weights on the validation split; keeps them if they are the best so far."""
         if self.data.graph_set.split_counts.get("valid", 0) == 0:
             self._keep_best(None, {})
+            self._validated_at = self.state.elapsed_s
             return {}
         started = self.clock()
         self.model.eval()
@@ -321,6 +323,7 @@ class Trainer:
         for batch in self.data.batches(
             split,
             max_atoms=self.recipe.max_atoms * self.config.batch.valid_factor,
+            max_edges=self._valid_edges,
             shuffle=False,
             dtype=getattr(torch, self.config.dtype),
             start=self.processes.rank,
@@ -331,6 +334,11 @@ class Trainer:
             accumulator.add(on_device, self.model.predict(on_device, forces=wanted.forces, stress=wanted.stress))
         accumulator.replace_totals(self.processes.summed(accumulator.totals()))
         return accumulator.result().headline()
+
+    @property
+    def _valid_edges(self) -> int | None:
+        limits = self.config.batch
+        return None if limits.max_edges is None else limits.max_edges * limits.valid_factor
 
     def _score(self, metrics: dict[str, float]) -> float:
         return validation_score(metrics, untrained_errors(self.config.losses))

@@ -20,7 +20,7 @@ from gnn.training.batch_size import atoms_a_batch, batches_told
 from gnn.training.config import LossConfig, OptimiserConfig, PresetName, TrainConfig, describe_validation, run_digest
 from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
-from gnn.training.energy_weights import energy_spread, with_energy_weights
+from gnn.training.energy_weights import LEAST_FORCE, energy_spread, with_energy_weights
 from gnn.training.finetune import Start, additions, continued, grown, settled, unsettled
 from gnn.training.losses import Scales, Wanted
 
@@ -244,9 +244,11 @@ def from_data(graph_set: GraphSet) -> dict[str, Any]:
 
 
 def energy_scale(graph_set: GraphSet) -> float:
-    """RMS force (eV/Å) of the training split; without forces the RMS energy (eV/atom); else 1."""
+    """RMS force (eV/Å) of the training split; without forces to speak of the RMS energy (eV/atom); else 1."""
     statistics = graph_set.statistics
-    return next((s for s in (statistics.force_rms, statistics.energy_rms) if s is not None and s > 1e-6), 1.0)
+    if (force := statistics.force_rms or 0.0) >= LEAST_FORCE:
+        return force
+    return next((scale for scale in (statistics.energy_rms, force) if scale is not None and scale > 1e-6), 1.0)
 
 
 def trained_properties(graph_set: GraphSet, losses: LossConfig) -> dict[str, PropertySpec]:

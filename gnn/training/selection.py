@@ -17,6 +17,8 @@ OF_TERMS = {
     "stress": "stress_mae_gpa",
 }
 """The error that each term of the loss lowers."""
+LEAST = {"energy_mae_mev_per_atom": 0.01, "force_mae_mev_per_angstrom": 0.1, "stress_mae_gpa": 1e-3}
+"""Errors below these are all alike: of forces that symmetry forbids the logarithm would count rounding errors."""
 
 
 def untrained_errors(losses: LossConfig) -> frozenset[str]:
@@ -28,10 +30,12 @@ def untrained_errors(losses: LossConfig) -> frozenset[str]:
 def validation_score(metrics: dict[str, float], left_out: Container[str] = ()) -> float:
     """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better.
 
-    `left_out`: errors that do not count.
+    `left_out`: errors that do not count. Infinite where an error is no number.
     """
-    errors = [value for name, value in metrics.items() if "mae" in name and name not in left_out]
-    return sum(math.log(max(value, 1e-12)) for value in errors) / max(1, len(errors))
+    errors = {name: value for name, value in metrics.items() if "mae" in name and name not in left_out}
+    if not all(math.isfinite(value) for value in errors.values()):
+        return math.inf
+    return sum(math.log(max(value, LEAST.get(name, 1e-12))) for name, value in errors.items()) / max(1, len(errors))
 
 
 def last_is_kept(last: float, best: float, n_valid: int) -> bool:

@@ -26,7 +26,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum")
 class EpochRecord(BaseModel):
     """One point of the curves: a finished epoch or a validation inside one."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     epoch: int
     step: int
@@ -50,7 +50,7 @@ class EpochRecord(BaseModel):
 class TrainState(BaseModel):
     """Where a training stands, beside its tensors. `header` says what it belongs to (digest of config and data)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     version: int = STATE_VERSION
     header: str

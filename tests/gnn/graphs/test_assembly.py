@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.graphs.assembly import own_repeats
-from gnn.graphs.graph_set import GraphSet
+from gnn.graphs.graph_set import MANIFEST_NAME, GraphSet
 from gnn.graphs.loader import GraphData
 from gnn.graphs.preprocess import PreprocessSpec
 from gnn.structures.cards import Card, CardProperty
@@ -26,6 +26,24 @@ def assert_adds_up(graph_set: GraphSet, n: int):
 
 def table_of(graph_set, folder):
     return pq.read_table(folder / graph_set.splits_path).to_pandas()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"schema_version": 1', '"schema_version": 2, "more": 1', "has schema version 2, this code reads 1"),
+        ('"cutoff"', '"cutof"', "is no graph set"),
+        ("}", "", "is no graph set"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_made_anew(workshop, record, old, new, said):
+    workshop.append("toy", [record(seed) for seed in range(6)], Card(name="toy", licence="CC0"))
+    _, folder = workshop.preprocess("toy", cutoff=4.0)
+    manifest = folder / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace(old, new))
+    with pytest.raises(InputError, match=f"{said}.*preprocess again") as refused:
+        GraphSet.read(folder)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_manifest_of_plain_data(workshop, record):

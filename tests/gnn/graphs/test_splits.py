@@ -140,6 +140,12 @@ def test_shares_are_parsed(text, shares):
     assert set(shares) <= set(SPLITS)
 
 
+def test_one_of_each_is_a_count_and_one_alone_is_all():
+    three = parse_shares("train=1,valid=1,test=1")
+    assert sorted(assign_splits([1, 2, 3], [None] * 3, three).splits) == ["test", "train", "valid"]
+    assert assign_splits([1, 2, 3], [None] * 3, parse_shares("train=1")).splits == ["train"] * 3
+
+
 @pytest.mark.parametrize(
     "text",
     ["train", "train=a", "train=0.9,train=0.1", "training=0.9", "train=0.9,valid=0.2", "valid=0.5", "train=-1",

@@ -16,7 +16,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
 from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import DEFAULT_LR, cutoff_of, resolve
+from gnn.training.resolve import DEFAULT_LR, cutoff_of, energy_scale, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -90,6 +90,14 @@ def test_defaults_come_from_the_data(copper: Any, tiny_config: Callable[..., Any
     assert recipe.wanted.stress
     assert "16 training" in recipe.remarks[0]
     assert cutoff_of(make_config({"epochs": 1, "data": {"cutoff": 4.5}})) == 4.5
+
+
+def test_forces_that_symmetry_forbids_set_no_scale(copper: Any, tiny_config: Callable[..., Any]) -> None:
+    def scale(energy: float | None, force: float | None) -> float:
+        seen = copper.graph_set.statistics.model_copy(update={"energy_rms": energy, "force_rms": force})
+        return energy_scale(copper.graph_set.model_copy(update={"statistics": seen}))
+
+    assert [scale(0.3, 1e-5), scale(0.3, 0.5), scale(0.3, None), scale(None, None)] == [0.3, 0.5, 0.3, 1.0]
 
 
 def test_what_the_data_decide_cannot_be_set(copper: Any, tiny_config: Callable[..., Any]) -> None:

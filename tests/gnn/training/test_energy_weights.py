@@ -33,12 +33,12 @@ def test_molecules_in_motion_and_symmetric_cells_stand_at_the_ends() -> None:
     assert energy_weights(statistics(0.37, 0.2)) == (MOST, RISE * MOST)
 
 
-@pytest.mark.parametrize(("energy", "force"), [(0.3, None), (None, 0.3), (0.3, 0.0)])
+@pytest.mark.parametrize(("energy", "force"), [(0.3, None), (None, 0.3), (0.3, 0.0), (0.3, 1e-5)])
 def test_without_forces_there_is_nothing_to_balance(energy: float | None, force: float | None) -> None:
     assert energy_weights(statistics(energy, force)) == (LEAST, RISE * LEAST)
 
 
-@given(st.floats(1e-4, 10), st.floats(1e-4, 10), st.floats(0.01, 100))
+@given(st.floats(1e-4, 10), st.floats(0.2, 10), st.floats(0.01, 100))
 def test_weights_do_not_depend_on_the_unit_of_energy_and_rise_with_what_energies_tell(
     energy: float, force: float, unit: float
 ) -> None:

@@ -69,6 +69,28 @@ def test_stopped_anywhere_it_ends_with_the_same_weights(
     assert [r.valid for r in whole.curve] == [r.valid for r in resumed.curve]
 
 
+def test_killed_at_the_end_of_its_last_epoch_it_ends_the_same(
+    copper: Any, tiny_recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(checkpoint_s=1e-9)
+    whole = train(recipe, copper, tmp_path / "whole")
+    end_epoch = Trainer._end_epoch
+
+    def die(trainer: Trainer) -> None:
+        if trainer.state.epoch == recipe.config.epochs - 1:
+            raise StoppedError
+        end_epoch(trainer)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", die)
+    with pytest.raises(StoppedError):
+        train(recipe, copper, tmp_path / "cut")
+    monkeypatch.undo()
+    resumed = train(recipe, copper, tmp_path / "cut")
+    assert (resumed.epochs, resumed.structures) == (whole.epochs, whole.structures)
+    assert same(weights(whole), weights(resumed))
+    assert [(r.epoch, r.step, r.valid) for r in whole.curve] == [(r.epoch, r.step, r.valid) for r in resumed.curve]
+
+
 class HelpedData:
     """The copper cells, the first half of the training split from a helper; notes of what each batch was one."""
 
@@ -85,6 +107,15 @@ class HelpedData:
             if split == "train":
                 self.helped.append(helpers)
             yield batch
+
+
+def test_helpers_that_never_leave_are_in_every_batch(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    recipe, data = tiny_recipe(), HelpedData(copper)
+    outcome = train(recipe, data, run_folder)
+    assert all(data.helped)
+    assert outcome.structures == recipe.config.epochs * data.graph_set.pass_size
 
 
 @pytest.mark.parametrize("stop_at", [3, 6, 9])
@@ -166,6 +197,19 @@ def test_a_budget_of_time_ends_in_time_with_the_final_rate(
     assert outcome.curve[-1].progress == pytest.approx(1.0, abs=0.05)
     assert outcome.curve[-1].lr == pytest.approx(recipe.config.schedule.final * recipe.lr, rel=0.5)
     assert outcome.metrics
+
+
+def test_a_budget_of_time_without_validation_has_a_curve_of_few_points(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    data = replace(
+        copper,
+        held=copper.held | {"valid": []},
+        graph_set=copper.graph_set.model_copy(update={"split_counts": copper.graph_set.split_counts | {"valid": 0}}),
+    )
+    outcome = train(tiny_recipe(minutes=2 / 60, clock="cpu"), data, run_folder)
+    assert 3 < len(outcome.curve) <= 51 < outcome.steps
+    assert outcome.metrics == {}
 
 
 class CompilingStep(EagerStep):
@@ -255,6 +299,31 @@ def test_the_best_weights_are_kept(copper: Any, tiny_recipe: Callable[..., Any],
     trainer._keep_best(0.5, {})
     assert not same(best, trainer.best)
     assert trainer.state.best_score == 0.5
+
+
+def test_errors_that_are_no_numbers_are_never_the_best(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
+    trainer._start_clocks()
+    broken = {"energy_mae_mev_per_atom": float("nan"), "force_mae_mev_per_angstrom": 1.0}
+    assert trainer._score(broken) == float("inf")
+    trainer._keep_best(trainer._score(broken), broken)
+    trainer._record(broken)
+    trainer._save()
+    found, _ = disk.load_state(run_folder, trainer.recipe.header) or pytest.fail("no state")
+    assert found.best_score == float("inf")
+    assert found.curve[0].valid["energy_mae_mev_per_atom"] != found.curve[0].valid["energy_mae_mev_per_atom"]
+    sound = {"energy_mae_mev_per_atom": 5.0, "force_mae_mev_per_angstrom": 1.0}
+    trainer._keep_best(trainer._score(sound), sound)
+    trainer._keep_best(trainer._score(broken), broken)
+    assert trainer.state.best_metrics == sound
+
+
+def test_forces_that_are_rounding_errors_choose_nothing() -> None:
+    late = {"energy_mae_mev_per_atom": 5.0, "force_mae_mev_per_angstrom": 1e-4}
+    early = {"energy_mae_mev_per_atom": 100.0, "force_mae_mev_per_angstrom": 1e-6}
+    assert validation_score(late) < validation_score(early)
 
 
 def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
