@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import ase.io
 from ase import Atoms
 
-from flows.cli.results import DynamicsResult
-from flows.relax import open_potential, read_structures, refuse_output
+from flows.cli.results import DynamicsResult, LostPathRow
+from flows.relax import open_potential
 from flows.settings import Home
 from flows.structure_bar import structure_bar
-from gnn.files import write_atomically
+from flows.structure_files import read_structures, refuse_output, write_structures
 from gnn.simulation.dynamics import DynamicsSettings, Trajectory, move_many
 
 
@@ -42,25 +41,30 @@ def move_file(
         paths = move_many(
             structures, potential, settings, max_atoms, on_result=lambda _, path: advance(path.failure is None)
         )
-    frames = frames_of(paths, settings.every)
-    write_atomically(output, lambda path: ase.io.write(path, frames, format="extxyz"))
-    lost = Counter(path.failure for path in paths if path.failure is not None)
+    frames = frames_of(paths, settings)
+    write_structures(output, frames)
+    lost = [
+        LostPathRow(path=number, failure=path.failure, reason=path.reason or "")
+        for number, path in enumerate(paths)
+        if path.failure is not None
+    ]
     return DynamicsResult(
         model=model,
         n_structures=len(paths),
         n_frames=len(frames),
-        failed=lost.total(),
-        reasons={str(failure): count for failure, count in lost.items()},
+        failed=len(lost),
+        reasons=dict(Counter(one.failure for one in lost)),
+        lost=lost,
         output=str(output),
         wall_s=round(time.monotonic() - started, 3),
     )
 
 
-def frames_of(paths: Sequence[Trajectory], every: int) -> list[Atoms]:
+def frames_of(paths: Sequence[Trajectory], settings: DynamicsSettings) -> list[Atoms]:
     """All frames, with the number of the path and the step in `info`."""
     frames = []
     for number, path in enumerate(paths):
         for k, atoms in enumerate(path.frames, start=1):
-            atoms.info |= {"path": number, "step": k * every}
+            atoms.info |= {"path": number, "step": min(k * settings.every, settings.steps)}
             frames.append(atoms)
     return frames

@@ -7,21 +7,19 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ase.io
 from ase import Atoms
 
 from flows.cli.results import RelaxResult
 from flows.settings import Home
 from flows.structure_bar import structure_bar
+from flows.structure_files import read_structures, refuse_output, write_structures
 from gnn.errors import InputError
-from gnn.files import write_atomically
 from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
 
 if TYPE_CHECKING:
     from gnn.potentials.potential import Potential
 
 FOREIGN = "foreign:"
-SUFFIXES = (".extxyz", ".xyz")
 
 
 def open_potential(
@@ -35,12 +33,14 @@ def open_potential(
     from gnn.potentials.load import load, precision_of
 
     if model.startswith(FOREIGN):
-        from gnn.potentials.foreign import foreign
+        from gnn.potentials.foreign import CalculatorPotential, foreign
 
         precision_of(dtype)  # a foreign model computes in its own, which is no reason to let a mistake pass
-        found = foreign(model.removeprefix(FOREIGN))
+        found = foreign(model.removeprefix(FOREIGN), device)
         if theory not in (None, found.theory):
             raise InputError(f"{model} gives energies of {found.theory}, not of {theory}")
+        if isinstance(found, CalculatorPotential):
+            found.prepare()
         return found
     from flows.registry import resolve
 
@@ -77,7 +77,7 @@ def relax_file(
             final=potential if "uncertainty" in potential.provides else None,
         )
     frames = [frame(result) for result in results]
-    write_atomically(output, lambda path: ase.io.write(path, frames, format="extxyz"))
+    write_structures(output, frames)
     return RelaxResult(
         model=model,
         n_structures=len(results),
@@ -87,61 +87,6 @@ def relax_file(
         output=str(output),
         wall_s=round(time.monotonic() - started, 3),
     )
-
-
-def refuse_output(output: Path, file: Path) -> None:
-    """Do nothing if `output` would be extended XYZ and does not take the place of `file`, which is read.
-
-    Raises:
-        InputError: its name says another format, or it is the input.
-    """
-    if output.resolve() == file.resolve():
-        raise InputError(f"{output} is the input; choose another name for the output")
-    if output.suffix not in SUFFIXES:
-        raise InputError(f"{output} would not be extended XYZ; choose a name that ends in {' or '.join(SUFFIXES)}")
-
-
-def read_structures(file: Path) -> list[Atoms]:
-    """Every structure of a file that ASE or the readers of `sluice ingest` can read; ASE keeps more of its own formats.
-
-    Raises:
-        InputError: there is no such file, neither can read it, or it holds no structure.
-    """
-    from gnn.structures.readers import known_to_ase
-
-    if not file.exists():
-        raise InputError(f"there is no file {file}")
-    structures = read_by_ase(file) if known_to_ase(file) else read_by_readers(file)
-    if not structures:
-        raise InputError(f"{file} holds no structure")
-    return structures
-
-
-def read_by_ase(file: Path) -> list[Atoms]:
-    """The structures of a file that ASE reads, with what ASE knows of them."""
-    from gnn.structures.readers.opening import plain_file
-
-    try:
-        with plain_file(file) as plain:
-            return list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
-    except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
-        raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
-
-
-def read_by_readers(file: Path) -> list[Atoms]:
-    """The structures of a file in a format that ASE does not know; rows without one are an error."""
-    from gnn.structures.atoms import record_to_atoms
-    from gnn.structures.cards import structures_card
-    from gnn.structures.readers import Rejected, read_records
-
-    structures = []
-    for row, record in enumerate(read_records(file, structures_card("structures"))):
-        if isinstance(record, Rejected):
-            raise InputError(f"{file}, structure {row} cannot be read: {record.reason}; leave it out")
-        atoms = record_to_atoms(record)
-        atoms.calc, atoms.info = None, {"source_row": row}
-        structures.append(atoms)
-    return structures
 
 
 def frame(result: Relaxed) -> Atoms:

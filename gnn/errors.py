@@ -23,6 +23,16 @@ class BusyError(SluiceError):
     """Another process holds what this one needs; it may be free a little later."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def told(error: BaseException) -> str:
+    """An error's kind and message, without line breaks."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def named(what: str, name: str, known: Mapping[str, Value]) -> Value:
     """What `known` has under a name that a user gave.
 

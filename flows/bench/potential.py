@@ -22,8 +22,8 @@ from flows.bench.peers.client import OWN, Worker, command_of, worker
 from flows.bench.peers.environments import PEERS, peer_named
 from flows.bench.peers.workers.frames import Frame, save_frames
 from flows.bench.rounds import in_turn
-from flows.cli.output import one_line, say
-from gnn.errors import InputError, SluiceError
+from flows.cli.output import say
+from gnn.errors import InputError, SluiceError, one_line
 
 TASKS = ("train", "infer")
 SIZES: dict[str, tuple[int, int]] = {"3bpa": (8, 32), "si": (4, 8)}

@@ -12,8 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flows.bench.table import own_versions, this_machine
-from flows.cli.output import one_line, say
-from gnn.errors import InputError, SluiceError
+from flows.cli.output import say
+from gnn.errors import InputError, SluiceError, one_line
 from gnn.files import Journal, canonical_json, digest
 from gnn.overlay import dotted
 

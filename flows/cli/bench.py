@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly
+from flows.cli.output import DryRunOption, JsonOption, SetOption, goes_on, overrides, say, show, speaks_plainly
 from flows.cli.results import BenchPlanResult
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def ingest(data: DataOption, as_json: JsonOption = False) -> None:
 
 
 @app.command("time-to-accuracy")
-@speaks_plainly
+@goes_on
 def time_to_accuracy(
     data: DataOption,
     task: Annotated[list[str] | None, typer.Option(help="3bpa, ethanol or si; all if none is given.")] = None,
@@ -262,7 +262,7 @@ def time_to_accuracy(
 
 
 @app.command("body-order")
-@speaks_plainly
+@goes_on
 def body_order(
     data: DataOption,
     minutes: Annotated[float, typer.Option(min=0.001, help="CPU minutes of every training.")] = 5.0,
@@ -288,7 +288,7 @@ def body_order(
 
 
 @app.command("accuracy")
-@speaks_plainly
+@goes_on
 def accuracy(
     data: DataOption,
     case: Annotated[list[str] | None, typer.Option(help="Case of flows/bench/accuracy.toml; all if none.")] = None,
@@ -317,7 +317,7 @@ def accuracy(
 
 
 @app.command("calibration")
-@speaks_plainly
+@goes_on
 def calibration(
     data: DataOption,
     epochs: Annotated[int, typer.Option(min=1, help="Passes of every training over its structures.")] = 10,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.cluster_options import ClusterOption, WorkersOption
-from flows.cli.output import JsonOption, say, show, speaks_plainly, table
+from flows.cli.output import JsonOption, goes_on, say, show, speaks_plainly, table
 from flows.cli.results import CampaignResult, CampaignsResult
 from flows.cli.screen import FreshOption, describe
 
@@ -53,7 +53,7 @@ def show_campaign(name: NameArgument, json: JsonOption = False) -> None:
 
 
 @app.command("rerun")
-@speaks_plainly
+@goes_on
 def rerun(
     name: NameArgument,
     cluster: ClusterOption = "local",

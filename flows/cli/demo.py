@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from flows.cli.cluster_options import ClusterOption
-from flows.cli.output import JsonOption, show, speaks_plainly, table
+from flows.cli.output import JsonOption, goes_on, show, table
 from flows.cli.results import DemoResult
 
 
-@speaks_plainly
+@goes_on
 def demo(
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time.")] = 9.0,
     committee: Annotated[int, typer.Option(min=1, help="Networks; their spread is the uncertainty.")] = 2,

@@ -18,6 +18,9 @@ from flows.cli.potential_options import (
 )
 from flows.cli.results import DynamicsResult
 
+MOST_TOLD = 5
+"""Structures that were given up whose reason is said."""
+
 
 @speaks_plainly
 def md(
@@ -47,6 +50,8 @@ def md(
     if result.failed:
         reasons = ", ".join(f"{count} {failure}" for failure, count in result.reasons.items())
         say(f"{result.failed} of {result.n_structures} structures were given up ({reasons})")
+        for lost in result.lost[:MOST_TOLD]:
+            say(f"  structure {lost.path}: {lost.reason}")
     if not result.n_frames:
         raise typer.Exit(1)
 

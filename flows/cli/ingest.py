@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import USER_ERROR, JsonOption, one_line, say, show, speaks_plainly
+from flows.cli.output import USER_ERROR, JsonOption, goes_on, say, show
 from flows.cli.results import IngestResult
+from gnn.errors import one_line
 
 SHOWN_LINES = 20
 FILES = "Files, folders or globs; compressed and archived ones too."
 
 
-@speaks_plainly
+@goes_on
 def ingest(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help=FILES)],
     dataset: Annotated[str, typer.Option("--dataset", help="Name of the data set in the lake.")],

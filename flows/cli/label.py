@@ -10,7 +10,7 @@ from flows.cli import output
 from flows.cli.results import LabelPlanResult, LabelResult
 
 
-@output.speaks_plainly
+@output.goes_on
 def label(
     shortlist: Annotated[
         str, typer.Argument(help="A campaign (name or folder) or a structure file.", show_default=False)

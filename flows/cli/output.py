@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from pydantic import BaseModel
 
-from gnn.errors import InputError, SluiceError
+from gnn.errors import InputError, SluiceError, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,7 +62,15 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
 
 def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
     """Turn errors into one line on stderr and the right exit code; Ctrl-C into 130."""
+    return _in_one_line(verb, "")
 
+
+def goes_on(verb: Callable[P, R]) -> Callable[P, R]:
+    """The same for a verb that keeps what it has done when it is stopped, and says so."""
+    return _in_one_line(verb, "; the same command goes on from here")
+
+
+def _in_one_line(verb: Callable[P, R], hint: str) -> Callable[P, R]:
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         _hush_known_errors()
@@ -75,12 +83,12 @@ def speaks_plainly(verb: Callable[P, R]) -> Callable[P, R]:
             say(f"failed: {one_line(error)}")
             raise typer.Exit(OUR_ERROR) from None
         except KeyboardInterrupt:
-            say("stopped; the same command goes on from here")
+            say(f"stopped{hint}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if (told := _known_failure(error)) is None:
+            if (known := _known_failure(error)) is None:
                 raise
-            say(f"failed: {told}; the same command goes on from here")
+            say(f"failed: {known}{hint}")
             raise typer.Exit(OUR_ERROR) from None
 
     return run
@@ -104,11 +112,6 @@ def _hush_known_errors() -> None:
 def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, SluiceError)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())
 
 
 def overrides(assignments: list[str] | None) -> dict[str, Any]:

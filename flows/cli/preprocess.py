@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.cluster_options import ClusterOption
-from flows.cli.output import DryRunOption, JsonOption, say, show, speaks_plainly
+from flows.cli.output import DryRunOption, JsonOption, goes_on, say, show
 from flows.cli.results import PreprocessPlanResult, PreprocessResult
 from flows.settings import Home, find_home
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gnn.graphs.preprocess import PreprocessSpec
 
 
-@speaks_plainly
+@goes_on
 def preprocess(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET[@VERSION]...", help="Data sets of the lake.")],
     cutoff: Annotated[float, typer.Option(help="Å; edges are drawn up to here.")] = 5.0,

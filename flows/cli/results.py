@@ -188,6 +188,14 @@ class RelaxResult(Result):
     wall_s: float
 
 
+class LostPathRow(Result):
+    """One structure that dynamics gave up; `path` is its place in the file, from 0."""
+
+    path: int
+    failure: str
+    reason: str
+
+
 class DynamicsResult(Result):
     """`sluice md`."""
 
@@ -196,6 +204,7 @@ class DynamicsResult(Result):
     n_frames: int
     failed: int = Field(description="structures that were given up; their frames until then are written")
     reasons: dict[str, int] = Field(default_factory=dict, description="why structures were given up")
+    lost: list[LostPathRow] = Field(default_factory=list, description="each of them, with its reason")
     output: str
     wall_s: float
 

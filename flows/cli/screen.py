@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from flows.cli.cluster_options import ClusterOption, WorkersOption
-from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
+from flows.cli.output import DryRunOption, JsonOption, SetOption, goes_on, overrides, say, show, table
 from flows.cli.results import CampaignPlanResult, CampaignResult, FunnelStage, KnownCompoundRow
 
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard what an earlier run of this campaign left.")]
 
 
-@speaks_plainly
+@goes_on
 def screen(
     campaign: Annotated[Path, typer.Argument(help="The campaign's TOML file.")],
     cluster: ClusterOption = "local",

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, say, show, speaks_plainly
+from flows.cli.output import JsonOption, goes_on, say, show
 from flows.cli.results import ShardResult
 
 
-@speaks_plainly
+@goes_on
 def shard(
     campaign: Annotated[str, typer.Argument(help="A campaign's TOML file, or the name of one that was started.")],
     number: Annotated[int, typer.Argument(min=0, help="The shard's number, from 0.")],

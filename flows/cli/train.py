@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.cluster_options import ClusterOption
-from flows.cli.output import DryRunOption, JsonOption, SetOption, overrides, say, show, speaks_plainly, table
+from flows.cli.output import DryRunOption, JsonOption, SetOption, goes_on, overrides, say, show, table
 from flows.cli.results import TrainResult
 from gnn.overlay import merged
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gnn.training.config import TrainConfig
 
 
-@speaks_plainly
+@goes_on
 def train(
     config: Annotated[Path | None, typer.Argument(help="A TOML file; options win over it.")] = None,
     dataset: Annotated[

@@ -77,6 +77,15 @@ def _check(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> None:
         raise InputError(f"a cutoff of {cutoff} Å finds no neighbours; give a positive one")
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         raise InputError("positions or cell are not finite, so they have no neighbour list")
+    check_cell(cell, pbc)
+
+
+def check_cell(cell: Floats, pbc: Bools) -> None:
+    """Do nothing if the periodic directions (3,) of a cell (3, 3), Å, span as much as there are of them.
+
+    Raises:
+        InputError: one has no length, or they lie (nearly) in one plane or line.
+    """
     flat = pbc & (np.abs(cell).sum(axis=1) == 0)
     if flat.any():
         raise InputError(f"the cell has no length along periodic direction {'abc'[int(np.argmax(flat))]}")

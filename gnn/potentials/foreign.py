@@ -19,8 +19,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
-from gnn.errors import InputError
+from gnn.errors import InputError, SluiceError, told
 from gnn.graphs.batch import Batch
+from gnn.models.device import device_of
 from gnn.potentials.potential import (
     AtomsPrediction,
     BatchPrediction,
@@ -67,6 +68,19 @@ class CalculatorPotential:
         if not hasattr(self._of_thread, "calculator"):
             self._of_thread.calculator = self._make()
         return self._of_thread.calculator
+
+    def prepare(self) -> None:
+        """Make the calculator of the present thread now, so that a mistake shows before there is work.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        try:
+            _ = self._calculator
+        except SluiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - packages raise whatever a missing or damaged file brings up
+            raise InputError(f"the model of {self.theory} cannot be opened: {told(error)}") from None
 
     def calculator(self) -> Calculator:
         """A calculator of its own, for use with ASE."""
@@ -128,18 +142,25 @@ def foreign_names() -> list[str]:
     return sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
 
 
-def foreign(name: str) -> Potential:
-    """The foreign potential `NAME`, or `NAME:MODEL` where its maker takes a model.
+def foreign(name: str, device: str = "cpu") -> Potential:
+    """The foreign potential `NAME`, or `NAME:MODEL` where its maker takes a model; on `device` where it takes one.
 
     Raises:
-        InputError: there is none of that name, it takes no model, or the package behind it is not installed.
+        InputError: there is none of that name, it takes no model, there is no such device or it can only use the CPU,
+            or the package behind it is not installed.
     """
     kind, _, model = name.partition(":")
     for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=kind):
         make = entry.load()
-        if model and "model" not in signature(make).parameters:
+        takes = signature(make).parameters
+        if model and "model" not in takes:
             raise InputError(f"foreign:{kind} takes no model: leave out {model!r}")
-        potential: Potential = make(model=model) if model else make()
+        where = str(device_of(device))
+        if "device" not in takes and where != "cpu" and device != "auto":
+            raise InputError(f"foreign:{kind} computes on the CPU only: leave out device {device!r}")
+        wanted = {"model": model or None, "device": where}
+        given = {key: value for key, value in wanted.items() if value is not None and key in takes}
+        potential: Potential = make(**given)
         return potential
     raise InputError(f"no foreign potential {kind!r}; there are {', '.join(foreign_names()) or 'none'}")
 

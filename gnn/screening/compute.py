@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from gnn.errors import SluiceError
+from gnn.errors import SluiceError, told
 from gnn.potentials.evaluate import is_out_of_memory
 from gnn.potentials.potential import Potential
 from gnn.screening.campaign import RelaxationSpec
@@ -137,7 +137,7 @@ def _refuse_broken(potential: Potential, record: Recorder, probe: Candidate | No
             return
         reason = "none has succeeded"
     except Exception as error:  # noqa: BLE001 (told below)
-        reason = f"now it fails over {probe.candidate_id if probe else ''} too: {_told(error)}"
+        reason = f"now it fails over {probe.candidate_id if probe else ''} too: {told(error)}"
     raise SluiceError(
         f"the potential failed over {len(failed)} structures in a row, the last with {failed[-1]['reason']}; {reason}"
     )
@@ -161,7 +161,7 @@ def _halving(
     if is_out_of_memory(cause):
         spec = _smaller(spec, cause)
     if len(left) == 1 and len(rows) == 1:
-        record(failed_row(left[0], _told(cause)))
+        record(failed_row(left[0], told(cause)))
         return
     middle = (len(left) + 1) // 2
     for half in (left[:middle], left[middle:]):
@@ -177,12 +177,8 @@ def _smaller(spec: RelaxationSpec, error: BaseException) -> RelaxationSpec:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     smaller = spec.model_copy(update={"max_atoms": max(1, spec.max_atoms // 2)})
-    logger.warning("out of memory (%s): at most %d atoms a batch from here", _told(error), smaller.max_atoms)
+    logger.warning("out of memory (%s): at most %d atoms a batch from here", told(error), smaller.max_atoms)
     return smaller
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _relax(todo: Sequence[Candidate], spec: RelaxationSpec, potential: Potential, record: Recorder) -> None:

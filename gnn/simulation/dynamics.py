@@ -19,10 +19,10 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.potentials.potential import Potential, usual_max_atoms
+from gnn.potentials.potential import Potential, usual_max_atoms, warn_of_inherited_elements
 from gnn.simulation.evaluation import Evaluation, Evaluator
 from gnn.simulation.fitness import Failure, Limits, failures, in_words, unfit
-from gnn.simulation.population import CELL_ROWS, Population, population_of, select
+from gnn.simulation.population import CELL_ROWS, Population, population_of, refuse_loose_constraints, select
 
 VELOCITIES, INVERSE_MASS = "velocities", "inverse_mass"
 """(B, R, 3) Å per ASE's unit of time; (B, R, 1) per u, 0 where nothing may move."""
@@ -35,8 +35,8 @@ class DynamicsSettings:
     """How to move.
 
     temperature: K, of the bath and of the first velocities. steps: of `timestep` fs each. every: steps from one kept
-    frame to the next; the start is not kept. friction: 1/fs; 0 conserves the energy. seed: of velocities and noise.
-    limits: beyond which a structure is given up.
+    frame to the next; the last is kept, the start is not. friction: 1/fs; 0 conserves the energy. seed: of velocities
+    and noise. limits: beyond which a structure is given up.
     """
 
     temperature: float = 300.0
@@ -48,10 +48,11 @@ class DynamicsSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and self.friction >= 0 and self.timestep > 0):
+        numbers = (self.temperature, self.friction, self.timestep)
+        if not (all(map(math.isfinite, numbers)) and min(numbers) >= 0 and self.timestep > 0):
             raise InputError(
-                f"temperature {self.temperature:g} K and friction {self.friction:g}/fs must not be negative, and "
-                f"timestep {self.timestep:g} fs must be positive"
+                f"temperature {self.temperature:g} K and friction {self.friction:g}/fs must not be negative, "
+                f"timestep {self.timestep:g} fs must be positive, and all of them finite"
             )
         if not 1 <= self.every <= self.steps:
             raise InputError(f"every {self.every} must be from 1 to steps {self.steps}: nothing would be kept")
@@ -61,8 +62,8 @@ class DynamicsSettings:
 class Trajectory:
     """One structure's path.
 
-    frames: every `every` steps, with momenta, and energy and forces as a single-point calculator. failure: why it was
-    given up, with `reason` in words; None where it went to the end. The frames until then remain.
+    frames: every `every` steps and the last, with momenta, and energy and forces as a single-point calculator.
+    failure: why it was given up, with `reason` in words; None where it went to the end. The frames until then remain.
     """
 
     frames: list[Atoms] = field(default_factory=list)
@@ -88,11 +89,13 @@ def move_many(
         on_result: called with the index and the trajectory of each structure once those beside it have ended too.
 
     Raises:
-        InputError: the potential gives no forces.
+        InputError: the potential gives no forces, or a structure has a constraint that cannot be kept.
     """
     settings = settings or DynamicsSettings()
     if "forces" not in potential.provides:
         raise InputError(f"the potential ({potential.theory}) gives no forces: nothing can move")
+    refuse_loose_constraints(atoms_list)
+    warn_of_inherited_elements(atoms_list, potential)
     tell = on_result or _nobody_asked
     trajectories = [_at_the_start(atoms, potential) for atoms in atoms_list]
     refused = [index for index, trajectory in enumerate(trajectories) if trajectory.failure is not None]
@@ -226,7 +229,7 @@ class _Run:
 
     def _keep(self, evaluation: Evaluation, step: int) -> None:
         """Add the present frame to every trajectory where it is time to."""
-        if step % self.settings.every:
+        if step % self.settings.every and step != self.settings.steps:
             return
         for k, (index, size) in enumerate(zip(self.moving.source.tolist(), self.moving.n_atoms.tolist(), strict=True)):
             rows = slice(CELL_ROWS, CELL_ROWS + size)

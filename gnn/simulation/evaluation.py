@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gnn.errors import SluiceError
+from gnn.errors import told
 from gnn.graphs.batch import Batch
 from gnn.potentials.edges import SKIN, EdgeKeeper, Frame
 from gnn.potentials.evaluate import is_out_of_memory
@@ -16,8 +16,8 @@ from gnn.potentials.potential import BatchPrediction, Potential
 from gnn.simulation.cell_filter import cell_forces
 from gnn.simulation.population import CELL_ROWS, Geometry, Population, geometry
 
-FAILURES = (SluiceError, RuntimeError, ValueError, ArithmeticError, MemoryError)
-"""What a potential raises over a structure it cannot bear."""
+NEAR = 2.0
+"""Å; how far pairs are looked for where the potential needs no edges, to see atoms that come too close."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Evaluator:
     def __init__(self, potential: Potential, max_atoms: int, skin: float = SKIN) -> None:
         self.potential = potential
         self.max_atoms = max_atoms
-        self.edges = EdgeKeeper(potential.cutoff, skin)
+        self.edges = EdgeKeeper(potential.cutoff or NEAR, skin)
 
     def forget(self, source: int) -> None:
         """Drop what is kept for a finished structure."""
@@ -81,9 +81,9 @@ class Evaluator:
         if batch.n_structures == 1 or len(batch.numbers) <= self.max_atoms:
             try:
                 return _as_double(self.potential.predict(batch)), [None] * batch.n_structures
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - foreign models raise whatever they like over one structure
                 if batch.n_structures == 1:
-                    return _nothing(batch), [f"{type(error).__name__}: {error}"]
+                    return _nothing(batch), [told(error)]
                 self._learn_from(error, len(batch.numbers))
         middle = batch.n_structures // 2
         first, its_errors = self._predict(slice_batch(batch, 0, middle))

@@ -10,6 +10,8 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from gnn.errors import InputError
+from gnn.graphs.neighbours import check_cell
 from gnn.potentials.potential import Potential, unknown_elements
 from gnn.simulation.evaluation import Evaluation
 
@@ -38,8 +40,10 @@ def unfit(atoms: Atoms, potential: Potential) -> tuple[Failure, str] | None:
         return "error", "there are no atoms"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
         return "non_finite", "positions or cell are not finite"
-    if atoms.pbc.any() and atoms.cell.rank < int(atoms.pbc.sum()):
-        return "error", "periodic, but without cell vectors"
+    try:
+        check_cell(np.array(atoms.cell[:]), np.asarray(atoms.pbc))
+    except InputError as error:
+        return "error", str(error)
     return None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from gnn.errors import InputError
 from gnn.simulation.cell_filter import symmetric_exponential
 from gnn.simulation.optimiser import Bounds, State
-from gnn.structures.readers.ase_atoms import fixed_mask, holds_atoms
+from gnn.structures.readers.ase_atoms import fixed_mask, holds_atoms, holds_nothing
 
 CELL_ROWS = 3
 ATOM_CURVATURE = 10.0
@@ -100,9 +100,6 @@ def population_of(
     """Structures at the start of their relaxation; their minimiser's state is still empty.
 
     Cells move where `relax_cell` and the structure is periodic in three directions; wholly fixed atoms do not move.
-
-    Raises:
-        InputError: a structure has a constraint that cannot be kept.
     """
     rows = CELL_ROWS + max(len(atoms) for atoms in atoms_list)
     count = len(atoms_list)
@@ -113,7 +110,7 @@ def population_of(
         end = CELL_ROWS + len(atoms)
         numbers[k, CELL_ROWS:end] = atoms.numbers
         coordinates[k, CELL_ROWS:end] = atoms.positions
-        free[k, CELL_ROWS:end, 0] = ~fixed_atoms(atoms)
+        free[k, CELL_ROWS:end, 0] = ~fixed_mask(atoms)
         free[k, :CELL_ROWS] = float(relax_cell and atoms.pbc.all())
     return Population(
         source=torch.tensor(list(sources), device=device),
@@ -143,19 +140,19 @@ def bounds(population: Population) -> Bounds:
     return Bounds(softness * population.free, longest)
 
 
-def fixed_atoms(atoms: Atoms) -> np.ndarray:
-    """(N,) bool: which atoms constraints hold in all three directions.
+def refuse_loose_constraints(atoms_list: Sequence[Atoms]) -> None:
+    """Do nothing if all that constraints do is to hold atoms in all three directions.
 
     Raises:
         InputError: there is a constraint of another kind, which would be broken.
     """
-    others = [constraint for constraint in atoms.constraints if not holds_atoms(constraint)]
-    if others:
-        raise InputError(
-            f"{atoms.get_chemical_formula()} has a constraint {type(others[0]).__name__} that cannot be kept: atoms "
-            "move in all directions or in none; take it away or fix its atoms wholly"
-        )
-    return fixed_mask(atoms)
+    for number, atoms in enumerate(atoms_list):
+        for constraint in atoms.constraints:
+            if not (holds_atoms(constraint) or holds_nothing(constraint)):
+                raise InputError(
+                    f"structure {number} ({atoms.get_chemical_formula()}) has a constraint {type(constraint).__name__} "
+                    "that cannot be kept: atoms move in all directions or in none; take it away or fix its atoms wholly"
+                )
 
 
 def select(population: Population, keep: Tensor, padded_state: frozenset[str]) -> Population:

@@ -18,14 +18,22 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnn.errors import InputError
-from gnn.potentials.potential import AtomsPrediction, Potential, usual_max_atoms
-from gnn.simulation.evaluation import FAILURES, Evaluation, Evaluator
+from gnn.errors import InputError, told
+from gnn.potentials.potential import AtomsPrediction, Potential, usual_max_atoms, warn_of_inherited_elements
+from gnn.simulation.evaluation import Evaluation, Evaluator
 from gnn.simulation.fire import Fire
 from gnn.simulation.fitness import Failure, Limits, failures, in_words, unfit
 from gnn.simulation.lbfgs import Lbfgs
 from gnn.simulation.optimiser import Optimiser
-from gnn.simulation.population import CELL_ROWS, Population, bounds, join, population_of, select
+from gnn.simulation.population import (
+    CELL_ROWS,
+    Population,
+    bounds,
+    join,
+    population_of,
+    refuse_loose_constraints,
+    select,
+)
 
 Floats = NDArray[np.float64]
 
@@ -117,10 +125,13 @@ def relax_many(
             a whole committee's energies and uncertainty where `potential` is its lead.
 
     Raises:
-        InputError: the potential gives no forces, or no stress though cells are to be relaxed.
+        InputError: the potential gives no forces, or no stress though cells are to be relaxed, or a structure has a
+            constraint that cannot be kept.
     """
     settings = settings or RelaxSettings()
     check_provides(potential, settings)
+    refuse_loose_constraints(atoms_list)
+    warn_of_inherited_elements(atoms_list, potential)
     room = max_atoms or usual_max_atoms(potential.device)
     run = _Run(atoms_list, potential, settings, room, on_result, final)
     while run.step():
@@ -256,10 +267,10 @@ def score(results: dict[int, Relaxed], final: Potential) -> dict[int, Relaxed]:
     """Results with the final potential's predictions; where it fails over one, that one has failed, with the reason."""
     try:
         predictions = final.predict_atoms([bare(result.atoms) for result in results.values()])
-    except FAILURES as error:
+    except Exception as error:  # noqa: BLE001 - foreign models raise whatever they like over one structure
         if len(results) > 1:
             return {k: one for index, result in results.items() for k, one in score({index: result}, final).items()}
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error)
         return {k: replace(r, converged=False, outcome="error", reason=reason) for k, r in results.items()}
     return {k: replace(r, final=p) for (k, r), p in zip(results.items(), predictions, strict=True)}
 

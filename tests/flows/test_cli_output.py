@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import typer
 
 from flows.cli.main import main
-from flows.cli.output import overrides, speaks_plainly, terminating_like_interrupt, toml_value
+from flows.cli.output import goes_on, overrides, speaks_plainly, terminating_like_interrupt, toml_value
 from gnn.errors import InputError, SluiceError
 
 
@@ -59,6 +61,21 @@ def test_errors_become_one_line_and_an_exit_code(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("decorator", "said"), [(speaks_plainly, "stopped"), (goes_on, "stopped; the same command goes on from here")]
+)
+def test_only_what_keeps_its_work_promises_to_go_on(
+    decorator: Callable[..., Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @decorator
+    def verb() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        verb()
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_our_own_bugs_are_not_hidden() -> None:

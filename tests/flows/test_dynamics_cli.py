@@ -35,12 +35,23 @@ def test_frames_come_out_path_by_path(crystals: Path, tmp_path: Path) -> None:
     summary = DynamicsResult.model_validate(json.loads(result.stdout))
     assert (summary.n_structures, summary.n_frames, summary.failed) == (3, 4, 1)
     assert summary.reasons == {"elements": 1}
+    assert [(lost.path, lost.failure) for lost in summary.lost] == [(1, "elements")]
     assert "1 of 3 structures were given up (1 elements)" in result.stderr
+    assert "structure 1: the potential has never seen Mg" in result.stderr
     frames = ase.io.read(output, ":")
     assert [(frame.info["path"], frame.info["step"]) for frame in frames] == [(0, 10), (0, 20), (2, 10), (2, 20)]
     assert [str(frame.symbols) for frame in frames] == ["Al4", "Al4", "OC", "OC"]
     assert np.abs(frames[0].positions - bulk("Al", cubic=True).positions).max() > 1e-3
     assert np.isfinite(frames[1].get_forces()).all()
+
+
+@pytest.mark.usefixtures("home")
+def test_the_last_step_is_written(crystals: Path, tmp_path: Path) -> None:
+    run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", "--steps", "10", "--every", "4")
+    frames = ase.io.read(tmp_path / "out.extxyz", ":")
+    assert [(frame.info["path"], frame.info["step"]) for frame in frames] == [
+        (p, s) for p in (0, 2) for s in (4, 8, 10)
+    ]
 
 
 @pytest.mark.usefixtures("home")

@@ -8,13 +8,15 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
+from ase.constraints import FixCartesian
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
 from flows.cli.results import RelaxResult
-from flows.relax import frame, open_potential, read_structures
+from flows.relax import frame, open_potential
 from flows.settings import Home
+from flows.structure_files import read_structures
 from gnn.errors import InputError
 from gnn.simulation.relax import relax_many
 
@@ -142,6 +144,54 @@ def test_a_frame_says_how_it_went(home: Home) -> None:
     assert done.info["converged"]
     assert done.info["fmax"] < 0.05
     assert "reason" not in done.info
+
+
+@pytest.mark.usefixtures("home")
+def test_what_came_with_a_structure_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    known = bulk("Cu", a=3.5)
+    known.info = {"energy": -3.0, "note": "two\nlines", "reason": "not converged after 1 steps", "uncertainty": 0.1}
+    known.set_array("forces", np.ones((1, 3)))
+    known.set_array("born", np.ones((1, 3, 3)))
+    ase.io.write(tmp_path / "in.traj", [known, bulk("Al", a=4.2)])
+    output = tmp_path / "out.extxyz"
+    result = run("foreign:emt", tmp_path / "in.traj", "-o", output)
+    assert result.exit_code == 0, result.stderr
+    first, second = ase.io.read(output, ":")
+    assert first.info["note"] == "two lines"
+    assert not {"reason", "uncertainty", "born"} & (first.info.keys() | first.arrays.keys())
+    assert first.get_potential_energy() == pytest.approx(0, abs=0.1)
+    assert second.info["converged"]
+
+
+@pytest.mark.usefixtures("home")
+def test_held_atoms_are_held_in_what_is_written(tmp_path: Path) -> None:
+    slab = fcc111("Cu", (1, 1, 3), vacuum=5.0)
+    slab.set_constraint(FixCartesian([0], mask=(True, True, True)))
+    ase.io.write(tmp_path / "in.extxyz", slab)
+    for source, target in (("in", "out"), ("out", "again")):
+        result = run("foreign:emt", tmp_path / f"{source}.extxyz", "-o", tmp_path / f"{target}.extxyz")
+        assert result.exit_code == 0, result.stderr
+        found = ase.io.read(tmp_path / f"{target}.extxyz")
+        assert [constraint.index.tolist() for constraint in found.constraints] == [[0]]
+        np.testing.assert_allclose(found.positions[0], slab.positions[0])
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("output", ["folder.xyz", "in.extxyz/x.extxyz"])
+def test_an_output_that_cannot_be_written_is_told_at_once(crystals: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "folder.xyz").mkdir()
+    result = run("foreign:emt", crystals, "-o", tmp_path / output)
+    assert result.exit_code == 2
+    assert output in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("device", "said"), [("nonsense", "device 'nonsense' is not known"), ("cuda:99", "cuda:99")])
+def test_a_foreign_model_has_a_device_too(crystals: Path, tmp_path: Path, device: str, said: str) -> None:
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", "--device", device)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert said in result.stderr
 
 
 def test_what_ase_does_not_know_is_read_by_the_readers(tmp_path: Path) -> None:

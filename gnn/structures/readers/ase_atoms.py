@@ -55,5 +55,10 @@ def holds_atoms(constraint: Any) -> bool:
     return isinstance(constraint, FixAtoms)
 
 
+def holds_nothing(constraint: Any) -> bool:
+    """Whether a constraint leaves all directions free, as ASE reads it of the free atoms of a mask by directions."""
+    return isinstance(constraint, FixCartesian | FixScaled) and not np.asarray(constraint.mask).any()
+
+
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)

@@ -94,3 +94,12 @@ def test_threads_do_not_disturb_each_other() -> None:
         for _ in range(3):
             found = threads.map(lambda atoms: potential.predict_atoms([atoms])[0].energy, structures)
             assert list(found) == pytest.approx(calm, abs=1e-12)
+
+
+def test_a_model_that_cannot_be_opened_is_told_before_there_is_work() -> None:
+    def broken() -> EMT:
+        raise FileNotFoundError("typo.model")
+
+    with pytest.raises(InputError, match=r"the model of broken/x cannot be opened: FileNotFoundError: typo\.model"):
+        CalculatorPotential(broken, "broken/x").prepare()
+    CalculatorPotential(EMT, "emt/ase").prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnn.errors import InputError
+from gnn.graphs.batch import Batch
 from gnn.potentials.calculator import SluiceCalculator
-from gnn.potentials.foreign import foreign
+from gnn.potentials.foreign import CalculatorPotential, foreign
+from gnn.potentials.potential import BatchPrediction
 from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
 
 MakeCrystal = Callable[..., Atoms]
@@ -159,6 +162,24 @@ def test_atoms_held_in_all_directions_stay(morse: Any, make_crystal: MakeCrystal
     assert result.atoms.positions[0] == pytest.approx(atoms.positions[0], abs=1e-12)
 
 
+def test_constraints_are_looked_at_before_anything_moves(morse: Any, make_crystal: MakeCrystal) -> None:
+    late = bulk("Cu")
+    late.set_constraint(FixCartesian(0, [True, False, False]))
+    done: list[int] = []
+    with pytest.raises(InputError, match=r"structure 1 \(Cu\) has a constraint FixCartesian that cannot be kept"):
+        relax_many(
+            [make_crystal(np.random.default_rng(0)), late], morse, max_atoms=1, on_result=lambda k, _: done.append(k)
+        )
+    assert done == []
+
+
+def test_a_constraint_that_holds_nothing_is_none(morse: Any, make_crystal: MakeCrystal) -> None:
+    atoms = make_crystal(np.random.default_rng(1))
+    free = relax_many([atoms], morse)[0]
+    atoms.set_constraint([FixCartesian(k, [False] * 3) for k in range(len(atoms))])
+    assert relax_many([atoms], morse)[0].energy == pytest.approx(free.energy)
+
+
 def test_constraints_that_cannot_be_kept_are_refused(morse: Any, make_crystal: MakeCrystal) -> None:
     atoms = make_crystal(np.random.default_rng(0))
     atoms.set_constraint(FixCartesian([0], mask=(True, True, False)))
@@ -256,6 +277,36 @@ def test_atoms_on_top_of_each_other(morse: Any) -> None:
     assert result.reason == "two atoms came within 0.10 Å"
 
 
+class Hole(CalculatorPotential):
+    """EMT whose energy and forces vanish, as a network's may where atoms lie on each other."""
+
+    def predict(self, batch: Batch) -> BatchPrediction:
+        found = super().predict(batch)
+        return replace(found, energy=0 * found.energy, forces=0 * found.forces, stress=0 * found.stress)
+
+
+def test_too_close_is_seen_where_the_potential_needs_no_edges() -> None:
+    pair = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.35]], cell=[12] * 3, pbc=True)
+    result = relax_many([pair], Hole(EMT, "hole"))[0]
+    assert (result.outcome, result.reason) == ("too_close", "two atoms came within 0.35 Å")
+
+
+class Choosy(EMT):
+    """EMT that raises what no one expects over one element."""
+
+    def calculate(self, atoms: Atoms | None = None, *arguments: Any, **options: Any) -> None:
+        if atoms is not None and "Ni" in atoms.symbols:
+            raise KeyError("first line\nsecond line")
+        super().calculate(atoms, *arguments, **options)
+
+
+def test_whatever_a_potential_raises_costs_its_structure_only() -> None:
+    results = relax_many([bulk("Cu"), bulk("Ni"), bulk("Al")], CalculatorPotential(Choosy, "choosy"))
+    assert [result.converged for result in results] == [True, False, True]
+    assert results[1].outcome == "error"
+    assert results[1].reason == "KeyError: 'first line\\nsecond line'"
+
+
 def test_forces_beyond_sense(morse: Any) -> None:
     result = relax_many([bulk("Cu", a=2.2)], morse, RelaxSettings(largest_force=5.0))[0]
     assert result.outcome == "forces"
@@ -267,7 +318,9 @@ def test_forces_beyond_sense(morse: Any) -> None:
     ("atoms", "reason"),
     [
         (Atoms("Cu", positions=[[np.nan, 0, 0]]), "not finite"),
-        (Atoms("Cu", pbc=True), "without cell"),
+        (Atoms("Cu", pbc=True), "no length along periodic direction a"),
+        (Atoms("Cu", cell=[[0, 0, 0], [0, 4, 0], [0, 0, 0]], pbc=[1, 0, 0]), "no length along periodic direction a"),
+        (Atoms("Cu", cell=[[4, 0, 0], [0, 4, 0], [4, 4, 0]], pbc=True), "in one plane or line"),
         (Atoms(), "no atoms"),
     ],
 )
