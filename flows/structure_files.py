@@ -15,7 +15,8 @@ from ase.constraints import FixAtoms
 
 from gnn.errors import InputError, SluiceError
 from gnn.files import write_atomically
-from gnn.structures.readers.ase_atoms import fixed_mask
+from gnn.structures.readers.ase_atoms import fixed_mask, is_disordered
+from gnn.structures.readers.raw import DISORDERED
 
 SUFFIXES = (".extxyz", ".xyz")
 VERDICTS = ("converged", "steps", "outcome", "fmax", "reason", "uncertainty")
@@ -67,9 +68,13 @@ def read_by_ase(file: Path) -> list[Atoms]:
 
     try:
         with plain_file(file) as plain:
-            return list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
+            structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
     except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
         raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
+    for number, atoms in enumerate(structures):
+        if is_disordered(atoms):
+            raise InputError(f"{file}, structure {number} is {DISORDERED}; give one ordering of it")
+    return structures
 
 
 def read_by_readers(file: Path) -> list[Atoms]:

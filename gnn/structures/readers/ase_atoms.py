@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from gnn.structures.readers.raw import Raw
 
+FULL = 1 - 1e-3
+"""A site that is occupied by at least so much is full."""
 NOT_LABELS = ("numbers", "positions", "tags", "initial_magmoms", "initial_charges", "momenta", "masses")
 
 
@@ -46,6 +48,13 @@ def fixed_mask(atoms: Atoms) -> NDArray[np.bool_]:
         if holds_atoms(constraint):
             fixed[constraint.index] = True
     return fixed
+
+
+def is_disordered(atoms: Atoms) -> bool:
+    """Whether a site is shared by several elements or partly empty: ASE takes the first element and says so aside."""
+    occupancies = atoms.info.get("occupancy")
+    sites = occupancies.values() if isinstance(occupancies, dict) else ()
+    return any(len(site) > 1 or min(site.values()) < FULL for site in sites)
 
 
 def holds_atoms(constraint: Any) -> bool:

@@ -11,9 +11,9 @@ from ase.io.formats import UnknownFileTypeError
 from ase.io.trajectory import Trajectory
 
 from gnn.structures.cards import ReadingRules
-from gnn.structures.readers.ase_atoms import raw_of_atoms
+from gnn.structures.readers.ase_atoms import is_disordered, raw_of_atoms
 from gnn.structures.readers.opening import plain_file
-from gnn.structures.readers.raw import Raw, Row, UnreadableFile
+from gnn.structures.readers.raw import DISORDERED, Bad, Raw, Row, UnreadableFile
 
 
 def read_traj(path: Path, rules: ReadingRules) -> Iterator[Row]:
@@ -62,7 +62,7 @@ def read_any_ase(path: Path, rules: ReadingRules) -> Iterator[Row]:
     with plain_file(path) as plain:
         try:
             for atoms in ase.io.iread(str(plain), index=":", do_not_split_by_at_sign=True):
-                yield raw_of_atoms(atoms)
+                yield Bad(DISORDERED) if is_disordered(atoms) else raw_of_atoms(atoms)
         except UnknownFileTypeError:
             raise UnreadableFile(f"{path.name}: not a format that is known here") from None
         except Exception as error:

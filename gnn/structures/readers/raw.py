@@ -72,6 +72,10 @@ NO_UNITS = Units(length="Å")
 """Formats that say nothing about the units of their labels."""
 
 
+DISORDERED = "disordered: a site is shared by several elements or partly empty"
+"""Why no structure can be made of a crystal that has no ordering."""
+
+
 @dataclass(frozen=True)
 class Bad:
     """A row of a file that goes on, which nothing can be made of."""

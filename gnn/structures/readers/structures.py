@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from gnn.structures.readers.raw import Raw, UnreadableRow, unreadable_row
+from gnn.structures.readers.raw import DISORDERED, Raw, UnreadableRow, unreadable_row
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -21,7 +21,7 @@ def raw_of_structure(structure: Structure) -> Raw:
         UnreadableRow: a site is shared by several elements or partly empty.
     """
     if not structure.is_ordered:
-        raise UnreadableRow("disordered: a site is shared by several elements or partly empty")
+        raise UnreadableRow(DISORDERED)
     return Raw(
         numbers=np.array([site.specie.Z for site in structure], dtype=np.int64),
         positions=np.asarray(structure.frac_coords, dtype=float) @ structure.lattice.matrix,
@@ -96,7 +96,7 @@ def _with_site_properties(raw: Raw, value: Mapping[str, Any]) -> Raw:
 
 def _only_species(species: list[Mapping[str, Any]]) -> str:
     if len(species) != 1 or abs(float(species[0]["occu"]) - 1) > 1e-6:
-        raise UnreadableRow("disordered: a site is shared by several elements or partly empty")
+        raise UnreadableRow(DISORDERED)
     return str(species[0]["element"])
 
 

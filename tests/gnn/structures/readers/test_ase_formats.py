@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from ase.db import connect
 from ase.io.trajectory import Trajectory
+from pymatgen.core import Lattice, Structure
 from records import assert_same
 
+from flows.structure_files import read_structures
+from gnn.errors import InputError
 from gnn.structures.cards import Card
-from gnn.structures.readers import UnreadableFile, read_records
+from gnn.structures.readers import Rejected, UnreadableFile, read_records
+from gnn.structures.readers.raw import DISORDERED
 
 
 def test_trajectory(tmp_path, crystal, ethanol, card, read_all):
@@ -69,6 +73,17 @@ def test_anything_that_ase_reads(tmp_path, frames, card, read_all, name, form):
     ase.io.write(path, frames[0], format=form, **more)
     record = read_all(path, card)[0]
     assert record.n_atoms == 8 and record.energy is None
+
+
+@pytest.mark.parametrize("first", [{"Cu": 0.5, "Al": 0.5}, {"Cu": 0.7}])
+def test_a_disordered_crystal_is_none(tmp_path, card, first):
+    structure = Structure(Lattice.cubic(3.0), [first, "Cu"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structure.to(filename=str(tmp_path / "alloy.cif"))
+    (found,) = read_records(tmp_path / "alloy.cif", card)
+    assert isinstance(found, Rejected)
+    assert found.reason == DISORDERED
+    with pytest.raises(InputError, match=r"alloy\.cif, structure 0 is disordered: .*; give one ordering of it"):
+        read_structures(tmp_path / "alloy.cif")
 
 
 def test_an_unknown_format(tmp_path, card):
