@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gnn.graphs.graph import Graph
     from gnn.graphs.graph_set import Split
     from gnn.structures.cards import Card
+    from gnn.structures.record import Record
     from gnn.training.checkpoint import CheckpointManifest
 
 Part = Literal["train", "valid", "test", "all"]
@@ -145,7 +146,6 @@ def in_role(source: Source, name: str, folder: Path, split: Split) -> Source:
 
 def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
     """Everything in a lake data set."""
-    from gnn.graphs.graph import graph_of_record
     from gnn.lake.reference import parse_reference
     from gnn.lake.table import Lake
     from gnn.structures.record import row_to_record
@@ -157,7 +157,19 @@ def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
         raise InputError(f"{data!r} is neither a file nor a data set of the lake, which holds: {known}")
     version = lake.version(name) if version is None else version
     rows = (row for batch in lake.record_batches(name, version) for row in batch.to_pylist())
-    return Source(f"{name}@{version}", (graph_of_record(row_to_record(row), manifest.cutoff) for row in rows))
+    skipped: Counter[str] = Counter()
+    return Source(f"{name}@{version}", graphs_of(map(row_to_record, rows), manifest.cutoff, skipped), skipped)
+
+
+def graphs_of(records: Iterable[Record], cutoff: float, skipped: Counter[str]) -> Iterator[Graph]:
+    """Graphs of records; those that have no neighbour list are counted among the skipped."""
+    from gnn.graphs.graph import graph_of_record
+
+    for record in records:
+        try:
+            yield graph_of_record(record, cutoff)
+        except InputError:
+            skipped["no-neighbour-list"] += 1
 
 
 def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Source:
@@ -165,7 +177,6 @@ def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str 
 
     Where neither file, card nor `theory` names a level of theory, the only one of the model is meant.
     """
-    from gnn.graphs.graph import graph_of_record
     from gnn.structures.checks import reject_reason
     from gnn.structures.readers import Rejected, read_records
     from gnn.structures.readers.sources import expand
@@ -174,15 +185,15 @@ def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str 
     chosen = file_card(paths[0], home, manifest, card, theory)
     skipped: Counter[str] = Counter()
 
-    def graphs() -> Iterator[Graph]:
+    def sound() -> Iterator[Record]:
         for record in chain.from_iterable(read_records(each, chosen) for each in paths):
             reason = record.reason if isinstance(record, Rejected) else reject_reason(record)
             if reason is not None:
                 skipped[reason.partition(":")[0]] += 1
             elif not isinstance(record, Rejected):
-                yield graph_of_record(record, manifest.cutoff)
+                yield record
 
-    return Source(str(path), graphs(), skipped)
+    return Source(str(path), graphs_of(sound(), manifest.cutoff, skipped), skipped)
 
 
 def file_card(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Card:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.io import write
 from emt_cells import labelled_cells
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -18,13 +20,14 @@ from tiny_network import TINY
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
-from flows.evaluate import evaluate
+from flows.evaluate import evaluate, graphs_of
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.graphs.graph_set import GraphSet, LakeInput, PropertyStatistics, Statistics
 from gnn.graphs.members import SCHEMA, write_members
 from gnn.models.config import ModelConfig
 from gnn.models.model import build_model
+from gnn.structures.atoms import atoms_to_record
 from gnn.structures.properties import PropertySpec
 from gnn.training.checkpoint import read_manifest, write_checkpoint
 
@@ -232,3 +235,12 @@ def test_a_campaign_with_a_model_of_properties_is_refused(checkpoint, home: Home
     with pytest.raises(InputError, match=r"not trained on energies or forces \(it predicts gap\)"):
         pin_model(read_campaign(campaign_file, {"model": str(folder), "relaxation": {"mode": "none"}}), home)
     assert pin_model(read_campaign(campaign_file, {"model": str(checkpoint(1.0, None))}), home).theory == THEORY
+
+
+def test_a_structure_without_neighbour_list_costs_itself() -> None:
+    flat = Atoms("Cu2", positions=[[0, 0, 0], [2, 0, 0]], cell=[[4, 0, 0], [0, 4, 0], [4, 4, 0]], pbc=True)
+    skipped: Counter[str] = Counter()
+    records = [atoms_to_record(atoms, "x", "t") for atoms in (bulk("Cu"), flat, bulk("Al"))]
+    graphs = list(graphs_of(records, 4.0, skipped))
+    assert [graph.numbers.tolist() for graph in graphs] == [[29], [13]]
+    assert skipped == {"no-neighbour-list": 1}
