@@ -186,10 +186,10 @@ def _theory(spec: CampaignSpec, manifest: CheckpointManifest) -> str:
 
 
 def _foreign_pin(spec: CampaignSpec) -> ModelPin:
-    from gnn.potentials.foreign import foreign
+    from gnn.potentials.foreign import opened
 
     name = spec.model.removeprefix(FOREIGN)
-    potential = foreign(name)
+    potential = opened(name)
     if spec.theory is not None and spec.theory != potential.theory:
         raise InputError(f"model {spec.model} has the theory {potential.theory}, not {spec.theory!r}")
     return ModelPin(

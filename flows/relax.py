@@ -33,14 +33,12 @@ def open_potential(
     from gnn.potentials.load import load, precision_of
 
     if model.startswith(FOREIGN):
-        from gnn.potentials.foreign import CalculatorPotential, foreign
+        from gnn.potentials.foreign import opened
 
         precision_of(dtype)  # a foreign model computes in its own, which is no reason to let a mistake pass
-        found = foreign(model.removeprefix(FOREIGN), device)
+        found = opened(model.removeprefix(FOREIGN), device)
         if theory not in (None, found.theory):
             raise InputError(f"{model} gives energies of {found.theory}, not of {theory}")
-        if isinstance(found, CalculatorPotential):
-            found.prepare()
         return found
     from flows.registry import resolve
 

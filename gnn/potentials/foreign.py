@@ -70,7 +70,7 @@ class CalculatorPotential:
         return self._of_thread.calculator
 
     def prepare(self) -> None:
-        """Make the calculator of the present thread now, so that a mistake shows before there is work.
+        """Make the calculator of the present thread now.
 
         Raises:
             InputError: it cannot be made.
@@ -163,6 +163,18 @@ def foreign(name: str, device: str = "cpu") -> Potential:
         potential: Potential = make(**given)
         return potential
     raise InputError(f"no foreign potential {kind!r}; there are {', '.join(foreign_names()) or 'none'}")
+
+
+def opened(name: str, device: str = "cpu") -> Potential:
+    """The foreign potential `name` with its model in memory, so that a mistake shows before there is work.
+
+    Raises:
+        InputError: as `foreign`, or its model cannot be opened.
+    """
+    potential = foreign(name, device)
+    if isinstance(potential, CalculatorPotential):
+        potential.prepare()
+    return potential
 
 
 def required(module: str, extra: str) -> Any:
