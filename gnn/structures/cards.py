@@ -126,7 +126,10 @@ class ReadingRules(_Model):
     theory: str | None = None
     theory_column: str | None = None
     theory_map: dict[str, str] = Field(default_factory=dict)
-    labels: bool = Field(default=True, description="whether labels are read at all; false = structures only")
+    labels: bool = Field(
+        default=True,
+        description="whether labels are read at all; false = structures only, with charge and multiplicity",
+    )
     energy_is: Literal["total", "per_atom"] = "total"
     units: Units = Units()
     stress: StressRule = StressRule()
@@ -252,7 +255,10 @@ def generic_card(name: str, theory: str | None = None) -> Card:
 
 
 def structures_card(name: str) -> Card:
-    """A card that reads structures and leaves every label where it is, so that no unit and no theory is needed."""
+    """A card that reads structures and leaves every label where it is, so that no unit and no theory is needed.
+
+    Total charge and multiplicity are read: they are part of a structure.
+    """
     return Card(name=name, theory="none", labels=False)
 
 

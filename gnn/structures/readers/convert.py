@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -70,7 +71,7 @@ class Converter:
         """
         n = len(raw.numbers)
         if not self.rules.labels:
-            raw.values = {}
+            raw.values = electrons_of(raw.values)
         elif not self.explained:
             self._look_for_strangers(raw, n)
         pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
@@ -311,6 +312,17 @@ def _number(value: Any, key: str) -> float | None:
     if array.size != 1:
         raise UnreadableRow(f"array-length: {key} has {array.size} numbers where 1 is due")
     return float(array.ravel()[0])
+
+
+def electrons_of(values: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of its electrons where that is a whole number: no label, but part of the structure."""
+    found = {}
+    for label in ("total_charge", "multiplicity"):
+        key, value = usual(values, label)
+        with suppress(UnreadableRow):
+            if (number := _integer(value, key)) is not None:
+                found[key] = number
+    return found
 
 
 def _integer(value: Any, key: str) -> int | None:

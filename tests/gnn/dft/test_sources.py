@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from gnn.dft.sources import chosen, read_wanted, shortlist_file
@@ -85,3 +86,14 @@ def test_an_empty_shortlist(tmp_path):
     pq.write_table(pa.Table.from_pylist([row("Cu", 1)]).slice(0, 0), tmp_path / "shortlist.parquet")
     with pytest.raises(InputError, match="holds no structure"):
         read_wanted(tmp_path)
+
+
+def test_a_file_says_charge_multiplicity_and_fixed_atoms(tmp_path):
+    ion, plain, odd = molecule("H2O"), molecule("CH4"), molecule("CO")
+    ion.info = {"charge": 1, "multiplicity": 2, "energy": -1.0}
+    odd.info = {"charge": 0.3}
+    plain.set_constraint(FixAtoms([1]))
+    write(tmp_path / "a.xyz", [ion, plain, odd], format="extxyz")
+    jobs = [wanted.job("static") for wanted in read_wanted(tmp_path / "a.xyz")]
+    said = [(job.total_charge, job.multiplicity, job.fixed) for job in jobs]
+    assert said == [(1, 2, []), (None, None, [1]), (None, None, [])]
