@@ -19,6 +19,8 @@ from gnn.screening.prototypes import PROTOTYPES
 from gnn.structures.record import symbol_number
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SAME_VOLUME = 0.01
+"""Share by which volumes of one crystal may differ where cells stay as they are."""
 
 
 class Part(BaseModel):
@@ -141,6 +143,11 @@ class RelaxationSpec(Part):
     fmax: float = Field(default=0.05, gt=0, description="eV/Å, of atoms and of the cell by the same measure")
     max_steps: int = Field(default=300, ge=1, description="steps after which a structure counts as not converged")
     max_atoms: int = Field(default=512, ge=1, description="atoms of one batch")
+
+    @property
+    def volume_window(self) -> float | None:
+        """Share by which volumes of one crystal may differ; None where every cell relaxes to its own."""
+        return None if self.mode == "cell" else SAME_VOLUME
 
 
 class FilterSpec(Part):

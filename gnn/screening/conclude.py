@@ -138,7 +138,8 @@ class _End:
         by_energy = places[np.lexsort((self.ledger.ids.array[places], energies))]
         for group in shared(self.formulas, by_energy):
             crystals = (self._crystal(int(place)) for place in group)
-            for name, first in duplicates(crystals, self.spec.dedupe, SAME_ENERGY).items():
+            window = self.spec.relaxation.volume_window
+            for name, first in duplicates(crystals, self.spec.dedupe, SAME_ENERGY, window).items():
                 first_of[int(name)] = int(first) + 1
         return first_of
 

@@ -27,8 +27,6 @@ from gnn.screening.references import lake_crystals, lake_entries, lake_formulas,
 from gnn.screening.shelf import Shelf, ShelfBuilder, formula_hash, shared
 
 PREPARATION_VERSION = 1
-SAME_VOLUME = 0.01
-"""Share by which volumes of one crystal may differ where cells stay as they are."""
 
 
 def preparation_key(spec: CampaignSpec, inputs: Inputs) -> str:
@@ -162,15 +160,11 @@ def _crystal(name: object, candidate: Candidate) -> Crystal:
 
 
 def _repeated(shelf: Shelf, ledger: Ledger, formulas: NDArray[np.int64], spec: CampaignSpec) -> NDArray[np.uint32]:
-    """Place, from 1, of the first candidate that each repeats; 0 for most. One formula at a time is in memory.
-
-    Volumes part candidates only where no relaxation will bring them together.
-    """
-    volume_window = None if spec.relaxation.mode == "cell" else SAME_VOLUME
+    """Place, from 1, of the first candidate that each repeats; 0 for most. One formula at a time is in memory."""
     first_of = np.zeros(len(shelf.names), dtype=np.uint32)
     for group in shared(formulas, ledger.places()):
         crystals = (_crystal(place, shelf.at(int(place))) for place in group)
-        for place, first in duplicates(crystals, spec.dedupe, volume_window=volume_window).items():
+        for place, first in duplicates(crystals, spec.dedupe, volume_window=spec.relaxation.volume_window).items():
             first_of[int(place)] = int(first) + 1
     return first_of
 

@@ -137,6 +137,22 @@ def test_relaxing_into_another_candidate(make_spec: MakeSpec, ready: Prepared) -
     assert rows[pair[1]]["stage_dropped"] != "distinct_relaxed"
 
 
+@pytest.mark.parametrize(("mode", "dropped"), [("cell", 1), ("positions", 0), ("none", 0)])
+def test_another_volume_is_another_crystal_where_cells_stay(
+    make_spec: MakeSpec, ready: Prepared, mode: str, dropped: int
+) -> None:
+    pair = [name for name in ready.ledger.alive if ready.candidates[name].formula == "AlCu"][:2]
+    target = ready.candidates[pair[0]]
+    results = all_results(ready)
+    for name, factor in zip(pair, (1.0, 1.02), strict=True):
+        positions, cell = factor * target.positions, factor * target.cell
+        geometry = {"positions": positions.ravel().tolist(), "cell": cell.ravel().tolist()}
+        results[name] = {**result(ready, name, -3.6), **geometry}
+    conclusion = conclude(make_spec(relaxation={"mode": mode}), ready, results, hull(), "t")
+    stages = {stage.stage: stage.rejected for stage in conclusion.ledger.stages}
+    assert sum(stages["distinct_relaxed"].values()) == dropped
+
+
 def test_without_references_there_is_no_distance(make_spec: MakeSpec, ready: Prepared) -> None:
     only_al = ReferenceHull([HullEntry((("Al", 1.0),), -3.0, "Al", "test", "t")])
     conclusion = conclude(make_spec(), ready, all_results(ready), only_al, "t")
