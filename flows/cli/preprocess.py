@@ -56,7 +56,7 @@ def preprocess(
         raise InputError(f"--max-force {max_force:g} eV/Å would drop everything; give 0 to keep all")
     by: SplitBy = "group" if split_by == "group" else "structure"
     shares = parse_shares(split) if split else None
-    outliers = OutlierRule(max_force=max_force or None)
+    outliers = OutlierRule(max_force=max_force)
     home = find_home()
     spec = make_spec(
         datasets, cutoff, shares, by, seed, outliers, train_on_elements=train_on_elements, helpers=helper or ()

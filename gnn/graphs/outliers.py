@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DEFAULT_FLAGS = ("high-energy", "implausible", "large-stress", "scf-unconverged")
 
@@ -16,13 +16,18 @@ class OutlierRule(BaseModel):
 
     max_force: float | None = Field(
         default=50.0,
-        gt=0,
+        ge=0,
         description="eV/Å; a structure with a larger force on any atom is dropped as large-force: wild trial steps of"
-        " relaxations have hundreds, violent molecular dynamics stays below 50. None keeps all",
+        " relaxations have hundreds, violent molecular dynamics stays below 50. 0 keeps all",
     )
     drop_flags: tuple[str, ...] = Field(
         default=DEFAULT_FLAGS, description="flags of the lake that drop a structure; the part before a colon counts"
     )
+
+    @field_validator("max_force")
+    @classmethod
+    def _zero_is_none(cls, largest: float | None) -> float | None:
+        return largest or None
 
 
 def outlier_reason(flags: Iterable[str], max_force: float | None, rule: OutlierRule) -> str | None:

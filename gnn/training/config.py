@@ -115,14 +115,15 @@ class TermConfig(_Section):
 class EnergyTerm(TermConfig):
     """Energies per atom: light until the forces are learnt, then heavy; the heavier, the more they tell beside forces.
 
-    Weights that are None are filled in by `gnn.training.energy_weights` before anything is trained.
+    Where only the first weight is given, the late one follows it; 0 leaves energies out. What is None is filled in by
+    `gnn.training.energy_weights` before anything is trained.
     """
 
     weight: float | None = Field(  # type: ignore[assignment]
         default=None, ge=0, description="weight at the beginning; None: by the data, 10 to 40"
     )
     late_weight: float | None = Field(
-        default=None, ge=0, description="weight after the hand-over; None: by the data, 100 to 400"
+        default=None, ge=0, description="weight after the hand-over; None: ten times the weight"
     )
 
 

@@ -37,11 +37,8 @@ def energy_weights(statistics: Statistics) -> tuple[float, float]:
 
 
 def with_energy_weights(losses: LossConfig, statistics: Statistics) -> LossConfig:
-    """The same with the weights of the energy filled in where they are None."""
-    early, late = energy_weights(statistics)
+    """The same with the weights of the energy filled in where they are None: the late one rises from the other."""
     term = losses.energy
-    filled = {
-        "weight": early if term.weight is None else term.weight,
-        "late_weight": late if term.late_weight is None else term.late_weight,
-    }
-    return losses.model_copy(update={"energy": term.model_copy(update=filled)})
+    early = energy_weights(statistics)[0] if term.weight is None else term.weight
+    late = RISE * early if term.late_weight is None else term.late_weight
+    return losses.model_copy(update={"energy": term.model_copy(update={"weight": early, "late_weight": late})})

@@ -134,7 +134,7 @@ def test_wild_forces_and_flags_are_dropped_and_counted(workshop, record):
 def test_the_outlier_rule_can_be_changed(workshop, record):
     wild = [record(100, forces=np.full((2, 3), 200.0), n_atoms=2)]
     workshop.append("toy", [record(seed) for seed in range(40)] + wild)
-    kept, _ = workshop.preprocess("toy", cutoff=4.0, outliers={"max_force": None, "drop_flags": ()})
+    kept, _ = workshop.preprocess("toy", cutoff=4.0, outliers={"max_force": 0, "drop_flags": ()})
     assert kept.dropped == {}
     strict, _ = workshop.preprocess("toy", cutoff=4.0, outliers={"max_force": 0.5})
     assert strict.dropped["large-force"] > 1

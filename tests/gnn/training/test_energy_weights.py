@@ -53,7 +53,9 @@ def test_what_is_given_stays() -> None:
     losses = LossConfig.model_validate({"energy": {"weight": 0.0, "late_weight": 7.0, "delta": 0.3}})
     assert with_energy_weights(losses, statistics(0.37, 0.2)) == losses
     half = LossConfig.model_validate({"energy": {"weight": 3.0}})
-    assert with_energy_weights(half, statistics(0.37, 0.2)).energy.late_weight == RISE * MOST
+    assert with_energy_weights(half, statistics(0.37, 0.2)).energy.late_weight == RISE * 3.0
+    off = LossConfig.model_validate({"energy": {"weight": 0.0}})
+    assert with_energy_weights(off, statistics(0.37, 0.2)).energy.is_off
 
 
 def test_a_recipe_holds_and_says_them(copper: Any, tiny_config: Callable[..., Any]) -> None:
