@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "valid", "test", "all"]
 MAX_ATOMS = 1024
+WITHOUT_GRAPH = "no-neighbour-list"
 
 
 @dataclass
@@ -146,9 +147,9 @@ def in_role(source: Source, name: str, folder: Path, split: Split) -> Source:
 
 def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
     """Everything in a lake data set."""
+    from gnn.graphs.rows import graphs_of_rows
     from gnn.lake.reference import parse_reference
     from gnn.lake.table import Lake
-    from gnn.structures.record import row_to_record
 
     lake = Lake(home.lake)
     name, version = parse_reference(data)
@@ -156,9 +157,15 @@ def lake_source(data: str, home: Home, manifest: CheckpointManifest) -> Source:
         known = ", ".join(lake.datasets()) or "nothing yet"
         raise InputError(f"{data!r} is neither a file nor a data set of the lake, which holds: {known}")
     version = lake.version(name) if version is None else version
-    rows = (row for batch in lake.record_batches(name, version) for row in batch.to_pylist())
     skipped: Counter[str] = Counter()
-    return Source(f"{name}@{version}", graphs_of(map(row_to_record, rows), manifest.cutoff, skipped), skipped)
+
+    def on_bad(structure: str, reason: str) -> None:
+        del structure, reason
+        skipped[WITHOUT_GRAPH] += 1
+
+    batches = lake.record_batches(name, version)
+    graphs = (graph for batch in batches for graph in graphs_of_rows(batch, manifest.cutoff, on_bad))
+    return Source(f"{name}@{version}", graphs, skipped)
 
 
 def graphs_of(records: Iterable[Record], cutoff: float, skipped: Counter[str]) -> Iterator[Graph]:
@@ -169,7 +176,7 @@ def graphs_of(records: Iterable[Record], cutoff: float, skipped: Counter[str]) -
         try:
             yield graph_of_record(record, cutoff)
         except InputError:
-            skipped["no-neighbour-list"] += 1
+            skipped[WITHOUT_GRAPH] += 1
 
 
 def file_source(path: Path, home: Home, manifest: CheckpointManifest, card: str | None, theory: str | None) -> Source:

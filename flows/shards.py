@@ -20,7 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.cluster import slots
 from flows.settings import Home
 from flows.transient import Kind, delays, transient_kind
-from gnn.errors import SluiceError
+from gnn.errors import SluiceError, told
 from gnn.files import file_sha256
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def raise_if_failed(stage: str, outcomes: Sequence[ShardOutcome]) -> None:
 
 def describe(error: BaseException) -> str:
     """An error's type and message in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return told(error)
 
 
 def _shard_task(work: _Work, stage: str, home: Home, retries: int) -> Task[..., Manifest]:

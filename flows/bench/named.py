@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gnn.errors import InputError, named
+from gnn.errors import InputError, named, one_line
 from gnn.overlay import merged
 
 Named = TypeVar("Named", bound=BaseModel)
@@ -28,7 +28,7 @@ def read_named(path: Path, kind: type[Named]) -> dict[str, Named]:
         return {name: kind(name=name, **laid_over(table, tables)) for name, table in tables.items()}
     except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
         what = f"{kind.__name__.lower()}s"
-        raise InputError(f"{path} is not a table of {what}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path} is not a table of {what}: {one_line(error)}") from None
 
 
 def laid_over(table: dict[str, Any], tables: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from flows.services.secrets import DATABASE, redacted
-from gnn.errors import InputError
+from gnn.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -75,7 +75,7 @@ def make_databases(url: SecretStr) -> None:
                 if found is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     except psycopg.Error as error:
-        told = redacted(" ".join(str(error).split()), [parsed.password or "", url.get_secret_value()])
+        told = redacted(one_line(error), [parsed.password or "", url.get_secret_value()])
         raise InputError(f"PostgreSQL at {parsed.host} cannot be used: {told}") from None
 
 

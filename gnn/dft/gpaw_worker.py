@@ -15,6 +15,7 @@ from ase.constraints import FixAtoms
 from gnn.dft.engine import Labelled, RelaxSettings
 from gnn.dft.gpaw import GpawSettings
 from gnn.dft.relaxation import run_job
+from gnn.errors import told
 
 WATCH_S = 2.0
 """Seconds between two looks at whether the process that asked is still there."""
@@ -56,7 +57,7 @@ def answer(line: str) -> dict[str, Any]:
     try:
         labelled = label(json.loads(line))
     except Exception as error:  # noqa: BLE001 (whatever the engine raises costs this structure, and its reason is kept)
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]}
+        return {"error": told(error)[:500]}
     frames = [frame.to_json() for frame in labelled.frames]
     return {"frames": frames, "converged": labelled.converged, "cpu_s": labelled.cpu_s}
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gnn.dft.gpaw import SMEARING_KEYS, GpawSettings
 from gnn.dft.templates import GPAW_SCRIPT, README_OF
-from gnn.errors import InputError
+from gnn.errors import InputError, told
 from gnn.files import write_text
 from gnn.structures.record import reduced_formula
 
@@ -133,7 +133,7 @@ def _write_one(name: str, atoms: Atoms, folder: Path, writers: Mapping[Format, W
             target.mkdir(parents=True, exist_ok=True)
             written = write(name, _periodic(atoms), target)
         except Exception as error:  # noqa: BLE001 (an input set that cannot be made costs itself; its reason is kept)
-            failed[kind] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            failed[kind] = told(error)
         else:
             files[kind] = [f"{kind}/{name}/{file}" for file in written]
     return InputEntry(name=name, formula=reduced_formula(atoms.numbers), n_atoms=len(atoms), files=files, failed=failed)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings, check_electrons
 from gnn.dft.relaxation import run_job
-from gnn.errors import InputError
+from gnn.errors import InputError, one_line
 
 Method = Literal["GFN2-xTB", "GFN1-xTB"]
 
@@ -30,6 +30,11 @@ class XtbSettings(BaseModel):
     multiplicity: int | None = Field(
         default=None, ge=1, description="2 S + 1; None: as few unpaired electrons as there can be"
     )
+
+    @property
+    def multiplicities(self) -> tuple[int, ...]:
+        """Those that are computed: the lowest is 1 or 2, by the number of electrons."""
+        return (1, 2) if self.multiplicity is None else (self.multiplicity,)
 
     @property
     def theory(self) -> str:
@@ -52,15 +57,13 @@ class XtbEngine:
 
     def run(self, atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
         """Label `atoms`; see `Engine.run`. What tblite cannot converge or has no parameters for costs itself."""
-        lowest = (1, 2)
-        spins = lowest if self.settings.multiplicity is None else (self.settings.multiplicity,)
-        check_electrons(atoms, self.settings.charge, spins)
+        check_electrons(atoms, self.settings.charge, self.settings.multiplicities)
         work = atoms.copy()
         work.calc = _calculator(self.settings)
         try:
             return run_job(work, kind, relax)
         except Exception as error:  # noqa: BLE001 - tblite and ASE raise several kinds, all about this structure
-            raise LabelError(f"tblite: {' '.join(str(error).split())}") from None
+            raise LabelError(f"tblite: {one_line(error)}") from None
 
     def close(self) -> None:
         """Nothing to release."""

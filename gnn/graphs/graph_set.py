@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnn.errors import InputError
+from gnn.errors import InputError, one_line
 from gnn.files import write_text
 from gnn.structures.properties import PropertySpec
 
@@ -167,6 +167,5 @@ class GraphSet(_Model):
             if version == SCHEMA_VERSION:
                 return cls.model_validate_json(text)
         except (ValueError, AttributeError) as error:
-            faults = " ".join(str(error).split())
-            raise InputError(f"{path} is no graph set ({faults:.200}); preprocess again") from None
+            raise InputError(f"{path} is no graph set ({one_line(error):.200}); preprocess again") from None
         raise InputError(f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; preprocess again")

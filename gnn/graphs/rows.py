@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gnn.errors import SluiceError
+from gnn.errors import SluiceError, told
 from gnn.graphs.graph import EnergyKind, Graph
 from gnn.graphs.neighbours import neighbour_list
 
@@ -56,7 +56,7 @@ def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float, on_bad: OnBad | None)
         except (SluiceError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
             if on_bad is None:
                 raise SluiceError(f"structure {name[:16]} of {texts['dataset'][row]}: {error}") from error
-            on_bad(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            on_bad(name, told(error))
             continue
         yield graph
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from gnn.errors import told
 from gnn.graphs.batch import Batch, edge_vectors
 from gnn.graphs.grid import AtomGrid, atom_grid
 from gnn.models.blocks import neighbour_blocks
@@ -215,4 +216,4 @@ def recording(graph: torch.fx.GraphModule) -> Program:
 
 def reason_of(error: Exception) -> str:
     """What a compiler raised, as the reason why a network is used as it is."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return told(error)[:300]

@@ -75,16 +75,14 @@ def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
     Raises:
         InputError: the lengths differ.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     a, b = _pair(truth, predicted)
     both = ~np.isnan(b)
-    if both.sum() < 2:
+    a, b = a[both], b[both]
+    if len(np.unique(a)) < 2 or len(np.unique(b)) < 2:
         return math.nan
-    ranks = rankdata(a[both]), rankdata(b[both])
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(a, b).statistic)
 
 
 def _share_of_best(values: Floats, k: int) -> Floats:

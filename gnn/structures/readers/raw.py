@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.errors import InputError
+from gnn.errors import InputError, told
 from gnn.structures.cards import Units
 from gnn.structures.record import Source
 
@@ -27,7 +27,7 @@ SHOWN = 200
 
 def unreadable_row(error: Exception) -> str:
     """What a library raised at a row, as the reason why the row is refused."""
-    return f"unreadable-row: {type(error).__name__}: {' '.join(str(error).split())[:SHOWN]}"
+    return f"unreadable-row: {told(error)[:SHOWN]}"
 
 
 @dataclass(frozen=True)
