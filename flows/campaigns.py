@@ -186,16 +186,20 @@ def _theory(spec: CampaignSpec, manifest: CheckpointManifest) -> str:
 
 
 def _foreign_pin(spec: CampaignSpec) -> ModelPin:
-    from gnn.potentials.foreign import opened
+    """The pin of a foreign model, which is opened once a process: a mistake shows before the campaign begins."""
+    from gnn.potentials.foreign import foreign, opened
 
     name = spec.model.removeprefix(FOREIGN)
-    potential = opened(name)
+    potential = foreign(name)
     if spec.theory is not None and spec.theory != potential.theory:
         raise InputError(f"model {spec.model} has the theory {potential.theory}, not {spec.theory!r}")
+    sha256 = _foreign_digest(name, potential)
+    if (key := (sha256, potential.theory)) not in _potentials:
+        _potentials[key] = opened(name)
     return ModelPin(
         uri=spec.model,
         version=None,
-        sha256=_foreign_digest(name, potential),
+        sha256=sha256,
         theory=potential.theory,
         elements=sorted(potential.elements),
         path=None,

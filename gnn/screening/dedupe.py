@@ -145,8 +145,10 @@ def _close_energies(a: Crystal, b: Crystal, window: float | None) -> bool:
 
 
 def _close_volumes(a: Crystal, b: Crystal, window: float | None) -> bool:
+    if window is None:
+        return True
     smaller, larger = sorted((a.volume_per_atom, b.volume_per_atom))
-    return window is None or larger - smaller <= window * larger
+    return larger - smaller <= window * larger
 
 
 def known_among(crystals: Iterable[Crystal], library: Sequence[Crystal], spec: DedupeSpec) -> dict[str, str]:
