@@ -22,7 +22,7 @@ def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[Refer
         InputError: no element has a reference.
     """
     theory = campaign.model.theory
-    entries = lake_entries(campaign.inputs.lake, campaign.versions, theory, elements)
+    entries = lake_entries(campaign.inputs.lake, campaign.inputs.versions, theory, elements)
     return dft_hull(entries, theory, elements)
 
 

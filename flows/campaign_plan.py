@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.campaigns import CampaignFolder, pin_model, refuse_another_spec
+from flows.campaigns import CampaignFolder, pin_model, pinned, refuse_another_spec
 from flows.cli.results import CampaignPlanResult, FunnelStage
 from flows.settings import Home
 from gnn.errors import SluiceError
-from gnn.lake.table import Lake
 from gnn.screening.campaign import read_campaign
-from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.known import read_known
 from gnn.screening.prepare import prepare, refuse_missing_files
-from gnn.screening.references import dft_hull, lake_entries, pinned_versions
+from gnn.screening.references import dft_hull, lake_entries
 
 
 def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool) -> None:
@@ -50,20 +48,17 @@ def describe_campaign(
     from dask.system import CPU_COUNT
 
     spec = read_campaign(path, changes)
-    folder, lake = CampaignFolder(home, spec.name), Lake(home.lake)
+    folder = CampaignFolder(home, spec.name)
     if not fresh:
         refuse_another_spec(folder, spec)
     refuse_missing_files(spec)
-    known = folder.manifest() if folder.exists() and not fresh else None
-    model = pin_model(spec, home) if known is None else known.model
-    versions = pinned_versions(lake, spec.hull.datasets, model.theory) if known is None else known.lake_versions
-    begun = [] if known is None else known.candidate_datasets
-    datasets = begun or pinned_datasets(lake, spec.candidates.datasets)
-    ready = prepare(spec, Inputs(lake, versions, model, datasets), workers or CPU_COUNT)
+    inputs = pinned(folder, spec, None if fresh else folder.begun())
+    model = inputs.model
+    ready = prepare(spec, inputs, workers or CPU_COUNT)
     elements = ready.elements & set(model.elements)
     missing: list[str] = []
     if spec.hull.reference == "dft":
-        hull, _ = dft_hull(lake_entries(lake, versions, model.theory, elements), model.theory, elements)
+        hull, _ = dft_hull(lake_entries(inputs.lake, inputs.versions, model.theory, elements), model.theory, elements)
         missing = hull.missing(elements)
     sizes = [row.n_atoms for shard in ready.plan for row in ready.rows(shard)]
     return CampaignPlanResult(
@@ -72,8 +67,8 @@ def describe_campaign(
         model_version=model.version,
         model_sha256=model.sha256,
         theory=model.theory,
-        lake_versions=versions,
-        candidate_datasets=datasets,
+        lake_versions=dict(inputs.versions),
+        candidate_datasets=list(inputs.datasets),
         n_candidates=len(ready.ledger.ids),
         funnel=[FunnelStage(**stage.model_dump()) for stage in ready.ledger.stages],
         structures=len(sizes),

@@ -14,10 +14,13 @@ from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, Sha
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest, file_sha256, write_text
+from gnn.lake.table import Lake
 from gnn.overlay import dotted
 from gnn.screening.campaign import NAME, CampaignSpec
+from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
 from gnn.screening.manifest import CampaignManifest, ModelPin
+from gnn.screening.references import pinned_versions
 
 if TYPE_CHECKING:
     from gnn.potentials.potential import Potential
@@ -82,6 +85,10 @@ class CampaignFolder:
             raise InputError(f"no campaign {self.name!r} in {self.home.campaigns}; there are: {known}")
         return CampaignSpec.model_validate_json((self.root / SPEC_NAME).read_text(encoding="utf-8"))
 
+    def begun(self) -> CampaignManifest | None:
+        """What was recorded of a campaign that can be gone on with; None where it begins."""
+        return self.manifest() if self.exists() else None
+
     def manifest(self) -> CampaignManifest | None:
         """What the last run recorded; None before the first has begun."""
         return CampaignManifest.read(self.root) if (self.root / MANIFEST).is_file() else None
@@ -145,6 +152,21 @@ def refuse_another_spec(folder: CampaignFolder, spec: CampaignSpec) -> None:
         f"campaign {spec.name!r} exists with another specification ({'; '.join(changed[:3])}"
         f"{', ...' if len(changed) > 3 else ''}); give it another name, or start it anew with --fresh"
     )
+
+
+def pinned(folder: CampaignFolder, spec: CampaignSpec, begun: CampaignManifest | None) -> Inputs:
+    """What a campaign is prepared from: model and lake as they were when it began, or as they are now.
+
+    Raises:
+        InputError: there is no such model or data set.
+    """
+    lake = Lake(folder.home.lake)
+    if begun is not None:
+        datasets = begun.candidate_datasets or spec.candidates.datasets  # none in manifests of before they were pinned
+        return Inputs(lake, begun.lake_versions, begun.model, datasets)
+    model = pin_model(spec, folder.home)
+    versions = pinned_versions(lake, spec.hull.datasets, model.theory)
+    return Inputs(lake, versions, model, pinned_datasets(lake, spec.candidates.datasets))
 
 
 def pin_model(spec: CampaignSpec, home: Home) -> ModelPin:

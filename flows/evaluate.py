@@ -15,8 +15,6 @@ from flows.settings import Home
 from gnn.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from gnn.graphs.batch import Batch
     from gnn.graphs.graph import Graph
     from gnn.graphs.graph_set import Split
@@ -65,8 +63,7 @@ def evaluate(
     manifest, members = read_checkpoint(found.path)
     target = device_of(device)
     source = source_of(data, home, manifest, split, card, theory)
-    dtype = next(members[0].parameters()).dtype
-    batches = packed(known_to(manifest, source), manifest, max_atoms, dtype)
+    batches = packed(known_to(manifest, source), manifest, max_atoms)
     metrics = errors_of([member.to(target) for member in members], batches, target).metrics
     if metrics.n_structures == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in source.skipped.items()) or "it is empty"
@@ -263,9 +260,7 @@ def has_labels(graph: Graph, manifest: CheckpointManifest) -> bool:
     )
 
 
-def packed(
-    graphs: Iterable[Graph], manifest: CheckpointManifest, max_atoms: int, dtype: torch.dtype
-) -> Iterator[Batch]:
+def packed(graphs: Iterable[Graph], manifest: CheckpointManifest, max_atoms: int) -> Iterator[Batch]:
     """Batches of consecutive graphs with at most `max_atoms` atoms; a larger structure is one by itself."""
     from gnn.graphs.collate import collate
 
@@ -273,9 +268,9 @@ def packed(
     atoms = 0
     for graph in graphs:
         if waiting and atoms + graph.n_atoms > max_atoms:
-            yield collate(waiting, manifest.theories, manifest.model.properties, dtype)
+            yield collate(waiting, manifest.theories, manifest.model.properties)
             waiting, atoms = [], 0
         waiting.append(graph)
         atoms += graph.n_atoms
     if waiting:
-        yield collate(waiting, manifest.theories, manifest.model.properties, dtype)
+        yield collate(waiting, manifest.theories, manifest.model.properties)

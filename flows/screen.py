@@ -18,7 +18,7 @@ from flows.campaign_hull import hull_of, hull_rows, reference_hull
 from flows.campaign_log import Outcomes, shard_log
 from flows.campaigns import (
     CampaignFolder,
-    pin_model,
+    pinned,
     potential_of,
     refuse_another_spec,
     result_of,
@@ -29,16 +29,14 @@ from flows.settings import Home
 from flows.tracking import code_version
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
-from gnn.lake.table import Lake
 from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
-from gnn.screening.gather import Inputs, pinned_datasets
+from gnn.screening.gather import Inputs
 from gnn.screening.manifest import CampaignManifest, ModelPin, ShardTally, State
 from gnn.screening.names import names_digest
 from gnn.screening.preparation import Prepared, rows_of_shard
 from gnn.screening.prepare import prepared
-from gnn.screening.references import pinned_versions
 from gnn.screening.shard import (
     STAGE_VERSION,
     CampaignCancelledError,
@@ -62,9 +60,7 @@ class Campaign:
 
     folder: CampaignFolder
     spec: CampaignSpec
-    model: ModelPin
-    versions: dict[str, int]
-    datasets: list[str]
+    inputs: Inputs
     started_at: str
     clock: Clock = field(default_factory=Clock)
 
@@ -74,9 +70,9 @@ class Campaign:
         return self.folder.home
 
     @property
-    def inputs(self) -> Inputs:
-        """What it is prepared from."""
-        return Inputs(Lake(self.home.lake), self.versions, self.model, self.datasets)
+    def model(self) -> ModelPin:
+        """The model it screens with."""
+        return self.inputs.model
 
 
 @flow(name="screen", persist_result=False, validate_parameters=False)
@@ -151,31 +147,15 @@ def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None, fresh: b
 
     What is there is discarded last, when nothing is left that could keep the campaign from beginning.
     """
-    known = folder.manifest() if folder.exists() and not fresh else None
-    if known is not None:
-        datasets = known.candidate_datasets or spec.candidates.datasets  # none in manifests of before they were pinned
-        campaign = Campaign(folder, spec, known.model, known.lake_versions, datasets, known.started_at)
-    else:
-        campaign = pinned(folder, spec)
+    known = None if fresh else folder.begun()
+    campaign = Campaign(folder, spec, pinned(folder, spec, known), now() if known is None else known.started_at)
+    if known is None:
+        refuse_hopeless(campaign)
         kept = folder.spec_text() if text is None else text
         if fresh:
             folder.clear()
         folder.keep_spec(spec, kept)
     write_state(campaign, "RUNNING", finished_at=None)
-    return campaign
-
-
-def pinned(folder: CampaignFolder, spec: CampaignSpec) -> Campaign:
-    """The campaign with model and lake as they are now.
-
-    Raises:
-        InputError: there is no such model, or no hull can be drawn.
-    """
-    model = pin_model(spec, folder.home)
-    lake = Lake(folder.home.lake)
-    versions = pinned_versions(lake, spec.hull.datasets, model.theory)
-    campaign = Campaign(folder, spec, model, versions, pinned_datasets(lake, spec.candidates.datasets), now())
-    refuse_hopeless(campaign)
     return campaign
 
 
@@ -204,8 +184,8 @@ def write_state(campaign: Campaign, state: State, **changes: Any) -> CampaignMan
         "spec_digest": campaign.spec.spec_digest,
         "model": campaign.model,
         "code_version": code_version(),
-        "lake_versions": campaign.versions,
-        "candidate_datasets": campaign.datasets,
+        "lake_versions": campaign.inputs.versions,
+        "candidate_datasets": campaign.inputs.datasets,
         "started_at": campaign.started_at,
         **changes,
     }

@@ -195,6 +195,5 @@ def evaluate_on(suite: Suite, checkpoint: Path, device: str = "auto") -> Evaluat
     manifest, members = read_checkpoint(checkpoint)
     target = device_of(device)
     source = Source(f"the suite of {suite.manifest.name}", suite.graphs(manifest.cutoff))
-    dtype = next(members[0].parameters()).dtype
-    batches = packed(known_to(manifest, source), manifest, MAX_ATOMS, dtype)
+    batches = packed(known_to(manifest, source), manifest, MAX_ATOMS)
     return evaluate([member.to(target) for member in members], batches, target)

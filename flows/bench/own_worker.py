@@ -85,7 +85,7 @@ def compiled(model: Any) -> Any:
         def predict(self, batch: Any, stress: bool, training: bool) -> Any:
             self.program = self.program or EnergyProgram(self.model)  # of the weights where they have been moved to
             with set_grad_enabled(training):
-                found = filled(batch, self.model.config)
+                found = filled(batch, self.model)
                 if found is None:
                     raise SluiceError("a batch of this benchmark is too small or too sparse to be compiled")
                 return self.program.predict(batch, found, forces=True, stress=stress)

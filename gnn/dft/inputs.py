@@ -29,6 +29,10 @@ QE_CUTOFF_RY = 60.0
 QE_K_SPACING = 0.04
 """Å⁻¹ without the factor 2π, as ASE's `kspacing` has it; used where no theory key tells."""
 QE_SMEARING_RY = 0.02
+MAGNETIC = frozenset({*range(23, 29), *range(58, 71), *range(92, 97)})
+"""Atomic numbers of what is magnetic in many of its crystals: V to Ni, Ce to Yb, U to Cm."""
+QE_MAGNETIZATION = 0.4
+"""Share of their valence electrons that the magnetic atoms start with unpaired, all in one direction."""
 
 
 class InputEntry(BaseModel):
@@ -65,7 +69,8 @@ def write_inputs(
 
     `theory`: the key whose settings the GPAW script takes exactly, and whose k-points and smearing Quantum ESPRESSO
     follows; a key of another code leaves the defaults and says so in the notes. VASP always gets the MatPES PBE static
-    set. A structure that a format cannot take is counted in the manifest with the reason.
+    set, which is spin-polarised; so is Quantum ESPRESSO's of crystals with magnetic elements, while GPAW's keys are of
+    paired spins. A structure that a format cannot take is counted in the manifest with the reason.
 
     Raises:
         InputError: an unknown format, a name that cannot be a folder's, or a name given twice.
@@ -76,7 +81,9 @@ def write_inputs(
     entries = [_write_one(name, atoms, folder, writers) for name, atoms in structures]
     for name in writers:
         write_text(folder / name / "README.md", README_OF[name])
-    manifest = InputManifest(theory=theory, formats=list(writers), notes=_notes(writers, theory), structures=entries)
+    manifest = InputManifest(
+        theory=theory, formats=list(writers), notes=_notes(structures, writers, theory), structures=entries
+    )
     write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
     return manifest
 
@@ -155,15 +162,25 @@ def gpaw_settings(theory: str | None) -> GpawSettings | None:
     return GpawSettings.from_theory(theory)
 
 
-def _notes(formats: Mapping[Format, Writer], theory: str | None) -> list[str]:
+def _notes(structures: Sequence[tuple[str, Atoms]], formats: Mapping[Format, Writer], theory: str | None) -> list[str]:
     notes = []
+    magnetic = [name for name, atoms in structures if is_magnetic(atoms)]
     if "vasp" in formats:
         notes.append("vasp: MatPES PBE static set; POTCAR.spec names the potentials, the POTCARs are yours to add")
     if "qe" in formats:
         notes.append("qe: pseudopotentials are named ELEMENT.upf and are yours to add; check ecutwfc against their own")
     if "gpaw" in formats and gpaw_settings(theory) is None:
         notes.append(f"gpaw: theory {theory or 'unknown'} is not GPAW's, so {GpawSettings().theory} is used")
+    if magnetic and "qe" in formats:
+        notes.append(f"qe: spin-polarised, from ferromagnetic moments, for {', '.join(magnetic)}")
+    if magnetic and "gpaw" in formats:
+        notes.append(f"gpaw: computes with paired spins, which {', '.join(magnetic)} may not have")
     return notes
+
+
+def is_magnetic(atoms: Atoms) -> bool:
+    """Whether a crystal holds elements that are magnetic in many of theirs."""
+    return not MAGNETIC.isdisjoint(atoms.numbers.tolist())
 
 
 def _write_vasp(name: str, atoms: Atoms, folder: Path) -> list[str]:
@@ -208,8 +225,10 @@ def _write_qe(name: str, atoms: Atoms, folder: Path, settings: GpawSettings | No
     pseudopotentials = {symbol: f"{symbol}.upf" for symbol in sorted(set(atoms.get_chemical_symbols()))}
     control = qe_input(settings)
     control["control"]["prefix"] = name
+    started = atoms.copy()
+    started.set_initial_magnetic_moments([QE_MAGNETIZATION * (z in MAGNETIC) for z in atoms.numbers.tolist()])
     write(
-        folder / f"{name}.pwi", atoms, format="espresso-in", input_data=control, pseudopotentials=pseudopotentials,
+        folder / f"{name}.pwi", started, format="espresso-in", input_data=control, pseudopotentials=pseudopotentials,
         kspacing=qe_k_spacing(settings),
     )  # fmt: skip
     return [f"{name}.pwi"]

@@ -25,35 +25,32 @@ def collate(
     graphs: Sequence[Graph],
     theories: Sequence[str],
     properties: Mapping[str, PropertySpec] = NO_PROPERTIES,
-    dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    """One batch of labelled graphs; floating-point tensors as `dtype`, label energies as float64.
+    """One batch of labelled graphs.
 
     Raises:
         InputError: there are no graphs, or one has a theory that is not among `theories`.
     """
-    batch = _structures(graphs, _theory_indices(graphs, theories), dtype)
+    batch = _structures(graphs, _theory_indices(graphs, theories))
     targets = {name: _property(graphs, name, spec) for name, spec in properties.items()}
     labels = Labels(
         *_energies(graphs),
-        *_forces(graphs, dtype),
-        *_stresses(graphs, dtype),
+        *_forces(graphs),
+        *_stresses(graphs),
         properties={name: values for name, (values, _) in targets.items()},
         property_masks={name: known for name, (_, known) in targets.items()},
     )
     return replace(batch, labels=labels)
 
 
-def batch_of_atoms(
-    atoms_list: Sequence[Atoms], cutoff: float, theory: int = 0, dtype: torch.dtype = torch.float32
-) -> Batch:
+def batch_of_atoms(atoms_list: Sequence[Atoms], cutoff: float, theory: int = 0) -> Batch:
     """One batch of ASE Atoms without labels, all of the theory with index `theory`.
 
     Raises:
         InputError: there are no atoms, or a structure has no neighbour list.
     """
     graphs = [_bare_graph(atoms, cutoff) for atoms in atoms_list]
-    return _structures(graphs, np.full(len(graphs), theory, dtype=np.int64), dtype)
+    return _structures(graphs, np.full(len(graphs), theory, dtype=np.int64))
 
 
 def _bare_graph(atoms: Atoms, cutoff: float) -> Graph:
@@ -64,7 +61,7 @@ def _bare_graph(atoms: Atoms, cutoff: float) -> Graph:
     )  # fmt: skip
 
 
-def _structures(graphs: Sequence[Graph], theory: NDArray[np.int64], dtype: torch.dtype) -> Batch:
+def _structures(graphs: Sequence[Graph], theory: NDArray[np.int64]) -> Batch:
     if not graphs:
         raise InputError("a batch needs at least one structure")
     n_atoms = np.array([graph.n_atoms for graph in graphs], dtype=np.int64)
@@ -72,14 +69,14 @@ def _structures(graphs: Sequence[Graph], theory: NDArray[np.int64], dtype: torch
     offsets = np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
     return Batch(
         numbers=_joined([graph.numbers for graph in graphs], np.int64),
-        positions=_joined([graph.positions for graph in graphs], np.float64).to(dtype),
-        cell=torch.from_numpy(np.stack([graph.cell for graph in graphs])).to(dtype),
+        positions=_joined([graph.positions for graph in graphs], np.float64),
+        cell=torch.from_numpy(np.stack([graph.cell for graph in graphs])),
         pbc=torch.from_numpy(np.stack([graph.pbc for graph in graphs])),
         structure=torch.from_numpy(np.repeat(np.arange(len(graphs)), n_atoms)),
         n_atoms=torch.from_numpy(n_atoms),
         senders=_joined([graph.senders for graph in graphs], np.int64) + torch.from_numpy(offsets),
         receivers=_joined([graph.receivers for graph in graphs], np.int64) + torch.from_numpy(offsets),
-        shifts=_joined([graph.shifts for graph in graphs], np.float64).to(dtype),
+        shifts=_joined([graph.shifts for graph in graphs], np.float64),
         theory=torch.from_numpy(theory),
     )
 
@@ -104,10 +101,10 @@ def _energies(graphs: Sequence[Graph]) -> tuple[Tensor, Tensor]:
     return torch.tensor([graph.energy or 0.0 for graph in graphs], dtype=torch.float64), known
 
 
-def _forces(graphs: Sequence[Graph], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _forces(graphs: Sequence[Graph]) -> tuple[Tensor, Tensor]:
     forces = [np.zeros((graph.n_atoms, 3)) if graph.forces is None else graph.forces for graph in graphs]
     masks = [_force_mask(graph) for graph in graphs]
-    return _joined(forces, np.float64).to(dtype), torch.from_numpy(np.concatenate(masks))
+    return _joined(forces, np.float64), torch.from_numpy(np.concatenate(masks))
 
 
 def _force_mask(graph: Graph) -> NDArray[np.bool_]:
@@ -116,9 +113,9 @@ def _force_mask(graph: Graph) -> NDArray[np.bool_]:
     return ~graph.fixed
 
 
-def _stresses(graphs: Sequence[Graph], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _stresses(graphs: Sequence[Graph]) -> tuple[Tensor, Tensor]:
     stresses = np.stack([np.zeros(6) if graph.stress is None else graph.stress for graph in graphs])
-    return torch.from_numpy(stresses).to(dtype), torch.tensor([graph.stress is not None for graph in graphs])
+    return torch.from_numpy(stresses), torch.tensor([graph.stress is not None for graph in graphs])
 
 
 def _property(graphs: Sequence[Graph], name: str, spec: PropertySpec) -> tuple[Tensor, Tensor]:

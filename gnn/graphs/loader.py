@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gnn.errors import InputError
@@ -71,7 +70,7 @@ class GraphData:
 
     def batches(
         self, split: Split, max_atoms: int, max_edges: int | None = None, seed: int = 0, epoch: int = 0,
-        shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0, stride: int = 1,
+        shuffle: bool = True, start: int = 0, stride: int = 1,
         helpers: bool = True,
     ) -> Iterator[Batch]:  # fmt: skip
         """Batches of a split with at most `max_atoms` atoms and `max_edges` edges; a larger structure comes alone.
@@ -84,7 +83,7 @@ class GraphData:
         chosen = self.plan(split, max_atoms, max_edges, seed=seed, epoch=epoch, shuffle=shuffle, helpers=helpers)
         for indices in chosen[start::stride]:
             graphs = [self._graph(index) for index in indices]
-            yield collate(graphs, self.graph_set.theories, self.graph_set.properties, dtype)
+            yield collate(graphs, self.graph_set.theories, self.graph_set.properties)
 
     def _shown(self, split: Split, helpers: bool) -> Indices:
         """Members of a split as often as a pass of training shows them."""

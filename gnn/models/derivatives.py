@@ -51,7 +51,7 @@ def _stress(slope: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
     virial = slope.new_zeros(batch.n_structures, 9)
     if not bool(periodic.any()):
         return virial.index_select(1, torch.tensor(VOIGT, device=virial.device))
-    volume = torch.linalg.det(batch.cell.double()).abs().to(slope.dtype)
+    volume = torch.linalg.det(batch.cell).abs().to(slope.dtype)
     outer = torch.bmm(vectors.unsqueeze(2), slope.unsqueeze(1))
     symmetric = (0.5 * (outer + outer.transpose(1, 2))).flatten(1)
     virial = virial.index_add(0, batch.structure.index_select(0, batch.receivers), symmetric)

@@ -55,6 +55,11 @@ class Model(ExactConstants):
         self.constant("references", torch.tensor(config.by_theory(config.references), dtype=torch.float64))
         self.constant("element_index", _element_table(config))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return next(self.network.parameters()).dtype
+
     def predict(
         self, batch: Batch, forces: bool = True, stress: bool = True, training: bool = False, last_layer: bool = False
     ) -> Prediction:
@@ -68,7 +73,7 @@ class Model(ExactConstants):
         elements = self.element_indices(batch)
         slopes = forces or stress
         with torch.set_grad_enabled(training or slopes):
-            vectors = edge_vectors(batch, batch.positions, batch.cell).detach().requires_grad_(slopes)
+            vectors = edge_vectors(batch).detach().to(self.dtype).requires_grad_(slopes)
             features = self.network(batch, vectors, elements)
             theory = batch.theory.index_select(0, batch.structure)
             node_energy = self.node_energies(batch, vectors, features, elements, theory)

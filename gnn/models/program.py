@@ -22,7 +22,6 @@ from gnn.errors import told
 from gnn.graphs.batch import Batch, edge_vectors
 from gnn.graphs.grid import AtomGrid, atom_grid
 from gnn.models.blocks import neighbour_blocks
-from gnn.models.config import ModelConfig
 from gnn.models.derivatives import from_slope
 from gnn.models.model import Model, Prediction
 from gnn.models.pairs import is_dense
@@ -63,20 +62,20 @@ class Filled:
         return (self.vectors, self.senders, *(() if self.grid is None else (self.grid.place, self.grid.atom)))
 
 
-def filled(batch: Batch, config: ModelConfig) -> Filled | None:
+def filled(batch: Batch, model: Model) -> Filled | None:
     """Fill up with edges from an atom to itself, twice the cutoff long.
 
     None where the batch is not for a program: a size of it would be taken for a constant, or the grid were too empty.
     """
     n_atoms = batch.numbers.shape[0]
     blocks = neighbour_blocks(batch.receivers, n_atoms)
-    on_grid = config.family in GRID_FAMILIES
+    on_grid = model.config.family in GRID_FAMILIES
     if min(n_atoms, blocks.width) < SMALLEST or (on_grid and not is_dense(batch)):
         return None
-    bonds = edge_vectors(batch, batch.positions, batch.cell)
+    bonds = edge_vectors(batch).to(model.dtype)
     size = n_atoms * blocks.width
     places = torch.arange(size, device=bonds.device) if blocks.slot is None else blocks.slot
-    far = bonds.new_tensor([2.0 * config.cutoff, 0.0, 0.0]).repeat(size, 1)
+    far = bonds.new_tensor([2.0 * model.config.cutoff, 0.0, 0.0]).repeat(size, 1)
     itself = torch.arange(n_atoms, device=bonds.device).repeat_interleave(blocks.width)
     return Filled(
         bonds,

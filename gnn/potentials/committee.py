@@ -58,7 +58,7 @@ class Committee:
 
 def _seen_by(member: Potential, batch: Batch) -> Batch:
     """The batch on the member's device, with the edges that lie within its cutoff."""
-    distance = edge_vectors(batch, batch.positions, batch.cell).norm(dim=1)
+    distance = edge_vectors(batch).norm(dim=1)
     near = distance < member.cutoff
     seen = replace(batch, senders=batch.senders[near], receivers=batch.receivers[near], shifts=batch.shifts[near])
     return seen.to(member.device)

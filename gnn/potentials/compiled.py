@@ -42,7 +42,7 @@ class CompiledModel:
         wanted = {"forces": forces, "stress": stress, "last_layer": last_layer}
         if training or not (forces or stress) or self.reason is not None:
             return self.model.predict(batch, training=training, **wanted)
-        if (found := filled(batch, self.config)) is None:
+        if (found := filled(batch, self.model)) is None:
             return self.model.predict(batch, **wanted)
         return self._by_program(batch, found, wanted) if self.is_checked else self._checked(batch, found, wanted)
 

@@ -75,7 +75,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _predict_pack(potential: Potential, atoms_list: Sequence[Atoms]) -> list[AtomsPrediction]:
-    batch = batch_of_atoms(list(atoms_list), potential.cutoff, dtype=torch.float64)
+    batch = batch_of_atoms(list(atoms_list), potential.cutoff)
     return split(potential.predict(batch.to(potential.device)), batch)
 
 

@@ -42,7 +42,6 @@ class CheckpointPotential:
         members: its networks, on `device`, with frozen weights.
         theory: the level of theory, one of the manifest's.
         device: where the networks are.
-        dtype: their precision.
         slopes: whether forces and stress are computed.
         last_layer: the uncertainty of a single member.
     """
@@ -53,7 +52,6 @@ class CheckpointPotential:
         members: Sequence[Model | CompiledModel],
         theory: str,
         device: torch.device,
-        dtype: torch.dtype,
         slopes: bool = True,
         last_layer: LastLayer | None = None,
     ) -> None:
@@ -61,7 +59,6 @@ class CheckpointPotential:
         self.members = list(members)
         self.theory = theory
         self.device = device
-        self.dtype = dtype
         self.slopes = slopes
         self.last_layer = last_layer
         self._theory_index = manifest.theories.index(theory)
@@ -99,12 +96,13 @@ class CheckpointPotential:
 
     def lead(self) -> CheckpointPotential:
         """The first member alone, without uncertainty: relaxations follow it, at a fraction of the cost."""
-        return CheckpointPotential(self.manifest, self.members[:1], self.theory, self.device, self.dtype, self.slopes)
+        return CheckpointPotential(self.manifest, self.members[:1], self.theory, self.device, self.slopes)
 
     def energies_only(self) -> CheckpointPotential:
         """The same without forces and stress, at less than half the cost: scores finished structures."""
-        known = (self.manifest, self.members, self.theory, self.device, self.dtype)
-        return CheckpointPotential(*known, slopes=False, last_layer=self.last_layer)
+        return CheckpointPotential(
+            self.manifest, self.members, self.theory, self.device, slopes=False, last_layer=self.last_layer
+        )
 
     @property
     def interval_90(self) -> float | None:
@@ -114,7 +112,7 @@ class CheckpointPotential:
 
     def predict(self, batch: Batch) -> BatchPrediction:
         """Mean over the members; see `Potential.predict`."""
-        ready = batch.to(self.device, self.dtype)
+        ready = batch.to(self.device)
         ready = replace(ready, theory=torch.full_like(ready.theory, self._theory_index))
         wanted = {"forces": self.slopes, "stress": self.slopes, "last_layer": self.last_layer is not None}
         each = [member.predict(ready, **wanted) for member in self.members]
@@ -194,11 +192,11 @@ def load(
     ready = [member.to(device=place, dtype=precision).eval().requires_grad_(False) for member in members]
     last_layer = _last_layer(manifest, Path(path))
     if compile:
-        return CheckpointPotential(manifest, compiled(ready), chosen, place, precision, last_layer=last_layer)
+        return CheckpointPotential(manifest, compiled(ready), chosen, place, last_layer=last_layer)
     if place.type == "cpu" and precision == torch.float32:
         for member in ready:
             tabulate(member)
-    return CheckpointPotential(manifest, ready, chosen, place, precision, last_layer=last_layer)
+    return CheckpointPotential(manifest, ready, chosen, place, last_layer=last_layer)
 
 
 def _last_layer(manifest: CheckpointManifest, path: Path) -> LastLayer | None:

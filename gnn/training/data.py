@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
-
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import GraphSet, Split
 
@@ -27,7 +25,6 @@ class TrainingData(Protocol):
         seed: int = 0,
         epoch: int = 0,
         shuffle: bool = True,
-        dtype: torch.dtype = torch.float32,
         start: int = 0,
         stride: int = 1,
         helpers: bool = True,

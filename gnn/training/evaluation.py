@@ -277,10 +277,9 @@ def evaluate(
     Derivatives are computed only where a batch has labels for them. All members share their configuration.
     """
     config = models[0].config
-    dtype = next(models[0].parameters()).dtype
     accumulator = Accumulator(config.theories, config.properties)
     for batch in batches:
-        moved = batch.to(device, dtype)
+        moved = batch.to(device)
         prediction, std = committee_prediction(models, moved, stress)
         accumulator.add(moved, prediction, std)
     return accumulator.result()

@@ -89,7 +89,7 @@ def labelled(model: Model, batch: Batch, device: torch.device | str) -> tuple[Te
     """
     if batch.labels is None:
         raise ValueError("a batch without labels says nothing about errors")
-    moved = batch.to(device, next(model.parameters()).dtype)
+    moved = batch.to(device)
     found = model.predict(moved, forces=False, stress=False, last_layer=True)
     if found.last_layer is None:
         raise ValueError("the model gave no features of its last layer")

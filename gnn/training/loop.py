@@ -166,7 +166,6 @@ class Trainer:
             seed=self.config.seed,
             epoch=state.epoch,
             shuffle=True,
-            dtype=getattr(torch, self.config.dtype),
             start=state.batch + self.processes.rank,
             stride=self.processes.size,
             helpers=helped,
@@ -325,7 +324,6 @@ class Trainer:
             max_atoms=self.recipe.max_atoms * self.config.batch.valid_factor,
             max_edges=self._valid_edges,
             shuffle=False,
-            dtype=getattr(torch, self.config.dtype),
             start=self.processes.rank,
             stride=self.processes.size,
         ):

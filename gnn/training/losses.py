@@ -96,19 +96,19 @@ def label_masks(batch: Batch, wanted: Wanted) -> dict[str, Tensor]:
 
 
 def energy_errors(prediction: Prediction, batch: Batch, labels: Labels) -> Tensor:
-    """(E - E_ref) / n_atoms, shape (B,), eV/atom, differenced in float64."""
-    return (prediction.energy - labels.energy.to(prediction.energy.dtype)) / batch.n_atoms
+    """(E - E_ref) / n_atoms, shape (B,), eV/atom, in float64."""
+    return (prediction.energy - labels.energy) / batch.n_atoms
 
 
 def virial_errors(stress: Tensor, batch: Batch, labels: Labels) -> Tensor:
     """(stress - stress_ref) · volume / n_atoms, shape (B, 6), eV/atom: the stress error in the unit of energies."""
     volume = torch.linalg.det(batch.cell).abs()
-    return (stress - labels.stress) * (volume / batch.n_atoms).unsqueeze(1).to(stress.dtype)
+    return (stress - labels.stress) * (volume / batch.n_atoms).unsqueeze(1)
 
 
 def property_errors(prediction: Prediction, batch: Batch, labels: Labels, name: str, scales: Scales) -> Tensor:
     """Error of one property, per atom where it is extensive; shape (B,) or (N,) by its level."""
-    error = prediction.properties[name].to(labels.properties[name].dtype) - labels.properties[name]
+    error = prediction.properties[name] - labels.properties[name]
     return error / batch.n_atoms if name in scales.extensive else error
 
 
@@ -147,7 +147,7 @@ def scaled_error(name: str, prediction: Prediction, batch: Batch, scales: Scales
     if labels is None:
         raise ValueError("a batch without labels cannot be trained on")
     if name == "energy":
-        return (energy_errors(prediction, batch, labels).to(labels.energy.dtype) / scales.energy).unsqueeze(1)
+        return (energy_errors(prediction, batch, labels) / scales.energy).unsqueeze(1)
     if name == "forces" and prediction.forces is not None:
         return (prediction.forces - labels.forces) / scales.forces
     if name == "stress" and prediction.stress is not None:
@@ -176,4 +176,4 @@ def total_loss(terms: dict[str, Tensor], config: LossConfig, progress: float) ->
     if not terms:
         raise ValueError("no label to train on in this batch")
     weighted = [term_weight(term_config(config, name), progress, config.handover) * t for name, t in terms.items()]
-    return torch.stack([value.to(weighted[0].dtype) for value in weighted]).sum()
+    return torch.stack(weighted).sum()

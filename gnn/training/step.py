@@ -78,7 +78,7 @@ class CompiledStep:
         self, model: Model, losses: LossConfig, scales: Scales, wanted: Wanted, compiler: Compiler | None = None
     ) -> None:
         self.eager = EagerStep(model, losses, scales, wanted)
-        self.wanted, self.config = wanted, model.config
+        self.wanted = wanted
         self.program = EnergyProgram(model, compiler)
         self.is_checked = False
         self.reason: str | None = None
@@ -92,7 +92,7 @@ class CompiledStep:
 
     def __call__(self, batch: Batch, progress: float, counts: Mapping[str, float] | None) -> Terms:
         """See `Step`."""
-        if self.reason is None and (found := filled(batch, self.config)) is not None:
+        if self.reason is None and (found := filled(batch, self.eager.model)) is not None:
             wanted = {"forces": self.wanted.forces, "stress": self.wanted.stress}
             by_program = partial(self.eager.descend, lambda same: self.program.predict(same, found, **wanted))
             if not self.is_checked:

@@ -7,7 +7,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
@@ -61,10 +60,10 @@ def build(request: pytest.FixtureRequest) -> Callable[..., Model]:
 
 @pytest.fixture
 def batch() -> Batcher:
-    """Structures as one float64 batch at the models' cutoff."""
+    """Structures as one batch at the models' cutoff."""
 
-    def make(*atoms: Atoms, cutoff: float = CUTOFF, dtype: torch.dtype = torch.float64) -> Batch:
-        return batch_of_atoms(atoms, cutoff, dtype=dtype)
+    def make(*atoms: Atoms, cutoff: float = CUTOFF) -> Batch:
+        return batch_of_atoms(atoms, cutoff)
 
     return make
 

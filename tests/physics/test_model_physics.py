@@ -70,9 +70,7 @@ def test_any_rotation(seed: int, mirror: int) -> None:
     model, atoms = build_model(config, seed=seed % 7).double(), molecule("CH3CH2OH")
     atoms.rattle(0.1, seed=seed)
     matrix = mirror * Rotation.random(random_state=seed).as_matrix()
-    before, after = (
-        model.predict(batch_of_atoms([a], 4.0, dtype=torch.float64)) for a in (atoms, turned(atoms, matrix))
-    )
+    before, after = (model.predict(batch_of_atoms([a], 4.0)) for a in (atoms, turned(atoms, matrix)))
     same(before, after, matrix)
 
 
@@ -220,7 +218,7 @@ def test_unknown_theory_is_named(model: Model, batch: Batcher, ethanol: Atoms) -
 def test_float32_agrees_with_float64(build: Builder, batch: Batcher, mixture: Sequence[Atoms]) -> None:
     model = build()
     exact = model.predict(batch(*mixture))
-    rough = model.float().predict(batch(*mixture, dtype=torch.float32))
+    rough = model.float().predict(batch(*mixture))
     assert rough.energy.dtype == torch.float64
     close(rough.energy, exact.energy, 2e-5)
     close(rough.forces, exact.forces, 2e-4)
@@ -228,11 +226,24 @@ def test_float32_agrees_with_float64(build: Builder, batch: Batcher, mixture: Se
     close(again.energy, exact.energy, 1e-6)
 
 
+def test_float32_loses_nothing_far_from_the_origin(
+    build: Builder, batch: Batcher, ethanol: Atoms, alloy: Atoms
+) -> None:
+    model = build().float()
+    here, far = [ethanol, alloy], [ethanol.copy(), alloy.copy()]
+    for atoms in far:
+        atoms.translate([1024.0, -512.0, 4096.0])
+    near, moved = model.predict(batch(*here)), model.predict(batch(*far))
+    close(moved.energy, near.energy, 1e-6)
+    close(moved.forces, near.forces, 1e-6)
+    close(moved.stress, near.stress, 1e-6)
+
+
 def test_reference_energies_stay_exact_in_float32(build: Builder, batch: Batcher) -> None:
     model = build(references={"default": {"H": -654321.123456789}}).float()
     for parameter in model.parameters():
         parameter.data.zero_()
-    assert float(model.predict(batch(Atoms("H"), dtype=torch.float32)).energy) == -654321.123456789
+    assert float(model.predict(batch(Atoms("H"))).energy) == -654321.123456789
 
 
 def test_theories_have_their_own_references_and_readouts(build: Builder, batch: Batcher, ethanol: Atoms) -> None:
@@ -265,7 +276,7 @@ def test_extensive_properties_stay_exact_in_float32(build: Builder, batch: Batch
     far = {"total": PropertyScale(mean=-7900.123456, std=0.1)}
     model = build(properties={"total": PROPERTIES["total"]}, property_scales=far).float()
     big = alloy.repeat((2, 2, 2))
-    small, large = (model.predict(batch(atoms).to("cpu", torch.float32)).properties["total"] for atoms in (alloy, big))
+    small, large = (model.predict(batch(atoms)).properties["total"] for atoms in (alloy, big))
     assert abs(float(large - 8 * small)) < 1e-5 * len(big)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Springs:
 
     def __init__(self, structures: Sequence[Atoms]) -> None:
         self.structures = list(structures)
-        self.rest = batch_of_atoms(structures, REACH, dtype=torch.float64)
+        self.rest = batch_of_atoms(structures, REACH)
         self.masses = torch.tensor(np.concatenate([atoms.get_masses() for atoms in structures])).unsqueeze(1)
         self.lengths = self._lengths(self.rest.positions)
 
@@ -41,7 +42,7 @@ class Springs:
         return energy.detach(), -slope
 
     def _lengths(self, positions: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(edge_vectors(self.rest, positions, self.rest.cell), dim=1)
+        return torch.linalg.vector_norm(edge_vectors(replace(self.rest, positions=positions)), dim=1)
 
     def stretch(self, positions: Tensor) -> float:
         """How much longer or shorter any spring is than at rest, Å."""
@@ -95,4 +96,4 @@ class Springs:
         moved = [atoms.copy() for atoms in self.structures]
         for atoms, place in zip(moved, positions.split(self.rest.n_atoms.tolist()), strict=True):
             atoms.positions = place.numpy()
-        return batch_of_atoms(moved, cutoff, dtype=torch.float64)
+        return batch_of_atoms(moved, cutoff)

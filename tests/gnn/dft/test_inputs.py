@@ -109,6 +109,23 @@ def test_quantum_espresso_follows_the_theory_key():
     assert hard["ecutwfc"] == pytest.approx(1400 / 13.605693, rel=1e-4)
 
 
+def test_quantum_espresso_polarises_the_spins_of_magnetic_elements(crystal, tmp_path):
+    iron_oxide = bulk("FeO", "rocksalt", a=4.33)
+    manifest = write_inputs([("feo", iron_oxide), ("x", crystal)], tmp_path)
+    magnetic, plain = ((tmp_path / "qe" / name / f"{name}.pwi").read_text() for name in ("feo", "x"))
+    of = {line.split()[0]: float(line.split()[-1]) for line in magnetic.splitlines() if "magnetization" in line}
+    species = magnetic[magnetic.index("ATOMIC_SPECIES") :].splitlines()[1:3]
+    assert "nspin            = 2" in magnetic
+    assert [line.split()[0] for line in species] == ["Fe", "O"]
+    assert of == {"starting_magnetization(1)": 0.4, "starting_magnetization(2)": 0.0}
+    assert "nspin" not in plain and "magnetization" not in plain
+    assert Incar.from_file(tmp_path / "vasp" / "feo" / "INCAR")["ISPIN"] == 2
+    assert [note for note in manifest.notes if "spins" in note] == [
+        "gpaw: computes with paired spins, which feo may not have"
+    ]
+    assert "qe: spin-polarised, from ferromagnetic moments, for feo" in manifest.notes
+
+
 def test_k_points_are_as_dense_as_gpaws(tmp_path):
     """GPAW: N ≥ density × 2π / a; ASE's Quantum ESPRESSO writer: N = floor(1 / (a × spacing)) + 1."""
     a = 4.05

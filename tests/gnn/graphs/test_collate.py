@@ -40,8 +40,8 @@ def test_shapes_and_dtypes(graphs):
     assert batch.structure.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 2]
     assert batch.theory.tolist() == [1, 1, 0]
     assert batch.numbers.dtype == batch.senders.dtype == batch.receivers.dtype == torch.int64
-    assert batch.positions.dtype == batch.shifts.dtype == batch.labels.forces.dtype == torch.float32
-    assert batch.labels.energy.dtype == torch.float64
+    assert batch.positions.dtype == batch.shifts.dtype == batch.cell.dtype == torch.float64
+    assert batch.labels.energy.dtype == batch.labels.forces.dtype == batch.labels.stress.dtype == torch.float64
     assert batch.pbc.dtype == torch.bool
 
 
@@ -52,8 +52,8 @@ def test_edges_stay_inside_their_structure_and_sorted(graphs):
 
 
 def test_vectors_are_those_of_each_structure(graphs):
-    batch = collated(graphs, dtype=torch.float64)
-    ours = edge_vectors(batch, batch.positions, batch.cell)
+    batch = collated(graphs)
+    ours = edge_vectors(batch)
     single = [
         graph.positions[graph.senders] - graph.positions[graph.receivers] + graph.shifts @ graph.cell
         for graph in graphs
@@ -96,16 +96,15 @@ def test_nothing_is_refused():
         collate([], ["a"])
 
 
-def test_a_batch_moves_to_another_precision(graphs):
-    batch = collated(graphs).to("cpu", torch.float64)
-    assert batch.positions.dtype == batch.labels.stress.dtype == torch.float64
-    assert batch.numbers.dtype == torch.int64
-    assert batch.labels.energy_mask.dtype == torch.bool
+def test_a_batch_moves_to_another_device_with_its_labels(graphs):
+    batch = collated(graphs).to("meta")
+    moved = (batch.positions, batch.labels.energy, batch.labels.energy_mask, *batch.labels.properties.values())
+    assert all(tensor.is_meta for tensor in moved)
 
 
 def test_atoms_without_labels():
     atoms_list = [bulk("Si"), molecule("H2O"), molecule("H2")]
-    batch = batch_of_atoms(atoms_list, 5.0, theory=2, dtype=torch.float64)
+    batch = batch_of_atoms(atoms_list, 5.0, theory=2)
     assert batch.labels is None
     assert batch.theory.tolist() == [2, 2, 2]
     assert batch.n_atoms.tolist() == [2, 3, 2]
@@ -117,4 +116,4 @@ def test_atoms_without_labels():
 def test_structures_without_edges_make_a_batch():
     batch = batch_of_atoms([molecule("H"), molecule("H")], 5.0)
     assert batch.shifts.shape == (0, 3)
-    assert edge_vectors(batch, batch.positions, batch.cell).shape == (0, 3)
+    assert edge_vectors(batch).shape == (0, 3)

@@ -67,7 +67,7 @@ def test_epochs_and_seeds_differ(data):
 
 
 def test_without_shuffling_the_order_is_that_of_the_set(data):
-    batches = data.batches("valid", 64, shuffle=False, dtype=torch.float64)
+    batches = data.batches("valid", 64, shuffle=False)
     energies = [energy for batch in batches for energy in batch.labels.energy.tolist()]
     assert energies == [graph.energy for graph in data.graphs("valid")]
 

@@ -47,7 +47,7 @@ def test_weights_carry_over_by_state_dict() -> None:
 
 
 def test_constants_survive_a_round_trip_of_precision() -> None:
-    frame = batch_of_atoms([molecule("CH3CH2OH")], 4.0, dtype=torch.float64)
+    frame = batch_of_atoms([molecule("CH3CH2OH")], 4.0)
     exact = build_model(CONFIG).double()
     there_and_back = build_model(CONFIG).half().double()
     there_and_back.load_state_dict(exact.state_dict())
@@ -134,6 +134,6 @@ def eight_around_one(turn: float) -> Atoms:
 def test_angles_on_cubic_sites_need_more_than_matrices(degree: int, differs: bool) -> None:
     fields = {"elements": ["H", "C"], "cutoff": 1.03, "channels": 8, "edge_l_max": degree}
     model = build_model(ModelConfig(family="tensor", **fields)).double()
-    cube, other = (batch_of_atoms([eight_around_one(turn)], 1.03, dtype=torch.float64) for turn in (90.0, 80.0))
+    cube, other = (batch_of_atoms([eight_around_one(turn)], 1.03) for turn in (90.0, 80.0))
     difference = float((model.predict(cube).energy - model.predict(other).energy).detach().abs())
     assert (difference > 1e-12) is differs

@@ -39,7 +39,7 @@ BATCHES = {
 
 @pytest.fixture(params=BATCHES)
 def batch(request: pytest.FixtureRequest) -> Batch:
-    return batch_of_atoms(BATCHES[request.param], 3.6, dtype=torch.float64)
+    return batch_of_atoms(BATCHES[request.param], 3.6)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_large_structures_are_summed_edge_by_edge() -> None:
 
 
 def test_chunks_of_edges_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of_atoms([molecule("CH4")], 3.6, dtype=torch.float64)
+    batch = batch_of_atoms([molecule("CH4")], 3.6)
     radial, x = torch.randn(len(batch.senders), GROUPS).double(), torch.randn(3, 5, 4).double()
     pairs = both(batch)[-1]
     whole = pairs.sum(radial, x)
@@ -94,7 +94,7 @@ def test_chunks_of_edges_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_places_take_nothing() -> None:
-    batch = batch_of_atoms(BATCHES["ragged"], 3.6, dtype=torch.float64)
+    batch = batch_of_atoms(BATCHES["ragged"], 3.6)
     grid = pair_grid(batch, atom_grid(batch.structure, batch.n_atoms))
     radial = torch.ones(len(batch.senders), 1, dtype=torch.float64)
     filled = Scatter.apply(radial, grid.place, 75).sum()

@@ -9,6 +9,7 @@ from ase.build import molecule
 from gnn.graphs.batch import edge_vectors
 from gnn.graphs.collate import batch_of_atoms
 from gnn.models.config import ModelConfig
+from gnn.models.model import build_model
 from gnn.models.program import Filled, filled
 
 CUTOFF = 4.0
@@ -16,7 +17,7 @@ CUTOFF = 4.0
 
 def filled_for(family: str, atoms: list[Atoms]) -> Filled | None:
     config = ModelConfig.model_validate({"family": family, "elements": ["H", "O", "Cu"], "cutoff": CUTOFF})
-    return filled(batch_of_atoms(atoms, CUTOFF), config)
+    return filled(batch_of_atoms(atoms, CUTOFF), build_model(config))
 
 
 def test_a_batch_is_filled_with_edges_that_reach_nowhere() -> None:
@@ -24,7 +25,7 @@ def test_a_batch_is_filled_with_edges_that_reach_nowhere() -> None:
     found = filled_for("ace", [molecule("H2O"), Atoms("Cu")])
     assert found is not None and found.grid is None
     assert found.vectors.shape == (4, 2, 3)
-    torch.testing.assert_close(found.bonds, edge_vectors(batch, batch.positions, batch.cell))
+    torch.testing.assert_close(found.bonds, edge_vectors(batch).float())
     torch.testing.assert_close(found.vectors.reshape(-1, 3)[found.places], found.bonds)
     assert found.vectors[3].norm(dim=1).tolist() == [8.0, 8.0]
     assert found.senders.view(4, 2)[3].tolist() == [3, 3]

@@ -115,7 +115,7 @@ def test_a_coarse_table_is_refused(network: RadialNetwork, monkeypatch: pytest.M
 
 
 def test_forces_and_stress_are_exact_to_a_millionth(model: Model) -> None:
-    frame = batch_of_atoms(frames(), CUTOFF, dtype=torch.float64)
+    frame = batch_of_atoms(frames(), CUTOFF)
     direct = model.predict(frame)
     assert tabulate(model)
     assert isinstance(model.network.radial, RadialTable)
@@ -132,16 +132,16 @@ def test_forces_are_the_slope_of_the_tabulated_energy(model: Model) -> None:
     def energy(shift: float) -> float:
         moved = atoms.copy()
         moved.positions[1, 0] += shift
-        return float(model.predict(batch_of_atoms([moved], CUTOFF, dtype=torch.float64)).energy)
+        return float(model.predict(batch_of_atoms([moved], CUTOFF)).energy)
 
     slope = (8 * (energy(h) - energy(-h)) - energy(2 * h) + energy(-2 * h)) / (12 * h)
-    forces = model.predict(batch_of_atoms([atoms], CUTOFF, dtype=torch.float64)).forces
+    forces = model.predict(batch_of_atoms([atoms], CUTOFF)).forces
     assert -float(forces[1, 0]) == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
 def test_a_tabulated_model_says_that_it_cannot_be_trained(model: Model) -> None:
     assert tabulate(model)
-    found = model.predict(batch_of_atoms(frames(), CUTOFF, dtype=torch.float64), training=True)
+    found = model.predict(batch_of_atoms(frames(), CUTOFF), training=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         found.forces.square().sum().backward()
 

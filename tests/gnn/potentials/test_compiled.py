@@ -122,7 +122,7 @@ def test_no_two_sizes_are_equal_where_it_is_compiled(
 
     monkeypatch.setattr(EnergyProgram, "_traced", lambda *_: None)
     batch = batch_of_atoms([bulk("Cu", cubic=True)], 4.0)
-    found = filled(batch, models[family].config)
+    found = filled(batch, models[family])
     assert found is not None
     with pytest.raises(SeenError) as seen:
         EnergyProgram(models[family], lambda _: program).predict(batch, found, forces=True, stress=True)

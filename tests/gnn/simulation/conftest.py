@@ -47,7 +47,7 @@ class Morse:
             raise RuntimeError("out of memory")
         if bool((batch.numbers == self.bad_element).any()):
             raise ValueError("radon is not welcome")
-        vectors = edge_vectors(batch, batch.positions, batch.cell).requires_grad_(True)
+        vectors = edge_vectors(batch).requires_grad_(True)
         r = vectors.norm(dim=1)
         well = self.depth * ((1 - torch.exp(-self.steepness * (r - self.distance))) ** 2 - 1)
         x = (r / self.cutoff).clamp(max=1.0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
@@ -36,14 +35,12 @@ class MemoryData:
 
     def batches(
         self, split: str, max_atoms: int, max_edges: int | None = None, seed: int = 0, epoch: int = 0,
-        shuffle: bool = True, dtype: torch.dtype = torch.float32, start: int = 0, stride: int = 1,
+        shuffle: bool = True, start: int = 0, stride: int = 1,
         helpers: bool = True,
     ) -> Iterator[Batch]:  # fmt: skip
-        return islice(self._all(split, max_atoms, seed, epoch, shuffle, dtype), start, None, stride)
+        return islice(self._all(split, max_atoms, seed, epoch, shuffle), start, None, stride)
 
-    def _all(
-        self, split: str, max_atoms: int, seed: int, epoch: int, shuffle: bool, dtype: torch.dtype
-    ) -> Iterator[Batch]:
+    def _all(self, split: str, max_atoms: int, seed: int, epoch: int, shuffle: bool) -> Iterator[Batch]:
         graphs = list(self.held[split])
         if shuffle:
             order = np.random.default_rng([seed, epoch]).permutation(len(graphs))
@@ -51,14 +48,14 @@ class MemoryData:
         packed: list[Graph] = []
         for graph in graphs:
             if packed and sum(g.n_atoms for g in packed) + graph.n_atoms > max_atoms:
-                yield self._collate(packed, dtype)
+                yield self._collate(packed)
                 packed = []
             packed.append(graph)
         if packed:
-            yield self._collate(packed, dtype)
+            yield self._collate(packed)
 
-    def _collate(self, graphs: list[Graph], dtype: torch.dtype) -> Batch:
-        return collate(graphs, self.graph_set.theories, self.graph_set.properties, dtype)
+    def _collate(self, graphs: list[Graph]) -> Batch:
+        return collate(graphs, self.graph_set.theories, self.graph_set.properties)
 
 
 def labelled_copper(n: int, seed: int = 0) -> list[Atoms]:

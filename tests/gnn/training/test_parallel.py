@@ -128,9 +128,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(copper: Any, tiny_recipe: Callable
     recipe = tiny_recipe(dtype="float64")
     model = build_model(recipe.model).double()
     step = EagerStep(model, recipe.config.losses, Scales(), Wanted(True, True))
-    whole = next(copper.batches("train", 48, shuffle=False, dtype=torch.float64))
+    whole = next(copper.batches("train", 48, shuffle=False))
     assert whole.n_structures == 12
-    parts = list(copper.batches("train", 24, shuffle=False, dtype=torch.float64))[:2]
+    parts = list(copper.batches("train", 24, shuffle=False))[:2]
     counts = {name: float(mask.sum()) for name, mask in label_masks(whole, Wanted(True, True)).items()}
     together = step(whole, 0.3, None)
     expected = [p.grad.clone() for p in model.parameters()]
