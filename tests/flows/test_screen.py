@@ -259,7 +259,7 @@ def test_a_dry_run_says_what_the_run_would_use(
     run_here(campaign_file)
     pinned = pin_model(CampaignFolder(home, "metals").spec(), home)
     newer = pinned.model_copy(update={"sha256": "f" * 64, "version": "9"})
-    monkeypatch.setattr("flows.campaign_plan.pin_model", lambda *_: newer)
+    monkeypatch.setattr("flows.campaigns.pin_model", lambda *_: newer)
     assert describe_campaign(campaign_file, home, {}, workers=2).model_sha256 == pinned.sha256
     assert describe_campaign(campaign_file, home, {}, workers=2, fresh=True).model_sha256 == newer.sha256
     changes = {"selection": {"budget": 2}}
