@@ -12,7 +12,7 @@ from flows import registry
 from flows.events import announce_champion
 from flows.registry import CHAMPION, FIRST, VERDICT, RegisteredModel
 from flows.settings import Home
-from flows.suites import Suite, evaluate_on, freeze, read_suite, suite_folder
+from flows.suites import Suite, evaluate_on, freeze, learnt_from, read_suite, suite_folder
 from flows.tracking import connect
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked, write_text
@@ -56,7 +56,7 @@ def challenge(
             return known
         page.measured(suite, measure(model, suite, home, device, checkpoint))
         client.set_registered_model_alias(model.name, CHALLENGER, model.version)
-        return page.judged(judge(model, suite, home, device), suite)
+        return page.judged(judge(model, checkpoint, suite, home, device), suite)
 
 
 @contextmanager
@@ -66,15 +66,39 @@ def _judging(name: str, home: Home) -> Iterator[None]:
         yield
 
 
-def judge(model: RegisteredModel, suite: Suite, home: Home, device: str = "auto", rule: Rule | None = None) -> Verdict:
-    """Let a measured version be champion if it beats the one there is."""
+def judge(
+    model: RegisteredModel,
+    checkpoint: Path,
+    suite: Suite,
+    home: Home,
+    device: str = "auto",
+    rule: Rule | None = None,
+) -> Verdict:
+    """Let a measured version be champion if it beats the one there is, on structures that it has not learnt from."""
     champion = champion_of(model.name, home)
     if champion is None or champion.version == model.version:
         return crown(model, FIRST if model.version == "1" else "there is no other champion", home)
+    if (unfair := partial_to(suite, checkpoint, home)) is not None:
+        return Verdict(model.version, False, f"{unfair}, so its errors say nothing")
     decision = compare(model, champion, suite, home, device, rule)
     if decision.promote:
         return crown(model, f"beats version {champion.version}: {decision.reason}", home)
-    return Verdict(model.version, False, f"does not beat version {champion.version}: {decision.reason}")
+    reason = f"does not beat version {champion.version}: {decision.reason}"
+    if (unfair := partial_to(suite, registry.resolve(f"{champion.name}/{champion.version}", home), home)) is not None:
+        reason = f"{reason}; but version {champion.version} {unfair}"
+    return Verdict(model.version, False, reason)
+
+
+def partial_to(suite: Suite, checkpoint: Path, home: Home) -> str | None:
+    """Why the errors of a checkpoint on a suite would flatter it; None where they do not."""
+    from gnn.training.checkpoint import read_manifest
+
+    data = read_manifest(checkpoint).data
+    learnt = learnt_from(suite, data, home)
+    if learnt is None:
+        sets = ", ".join(graph_set[:16] for graph_set in data.graph_sets)
+        return f"may have learnt from the suite: what it was trained on ({sets}) is not all in {home.graphs}"
+    return f"was trained on {learnt} of the suite's {suite.manifest.n_structures} structures" if learnt else None
 
 
 def compare(
@@ -128,7 +152,7 @@ def promote(uri: str, home: Home, reason: str | None = None, force: bool = False
             raise SluiceError(f"{model.name} has no frozen suite to measure on; --force --reason TEXT promotes without")
         if not page.is_measured(suite):
             page.measured(suite, measure(model, suite, home))
-        verdict = page.judged(judge(model, suite, home), suite)
+        verdict = page.judged(judge(model, folder, suite, home), suite)
     if not verdict.champion:
         raise SluiceError(
             f"{model.name} version {model.version} stays challenger: it {verdict.reason};"

@@ -44,13 +44,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole training, decided: data, members, the folder of the checkpoint."""
+    """A whole training, decided: data, members, the folder of the checkpoint, graph sets of what it starts from."""
 
     config: TrainConfig
     data: GraphData
     graph_folder: Path
     members: list[Member]
     checkpoint: Path
+    before: tuple[str, ...] = ()
 
 
 def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str) -> Plan:
@@ -65,7 +66,8 @@ def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str)
         recipe = resolve(each, data.graph_set, start, data)
         members.append(Member(k, recipe, home.models / "runs" / recipe.header[:16]))
     key = digest([member.recipe.header for member in members])
-    return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16])
+    before = () if start is None else start.graph_sets
+    return Plan(config, data, graph_folder, members, home.models / "checkpoints" / key[:16], before)
 
 
 def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[TrainConfig]:
@@ -95,7 +97,8 @@ def start_of(init: str | None, home: Home) -> Start | None:
 
     manifest, models = read_checkpoint(find_model(init, home))
     weights = {name: value.detach() for name, value in models[0].named_parameters()}
-    return Start(manifest.model, manifest.sha256, weights, manifest.data.reference_sources)
+    sources, graph_sets = manifest.data.reference_sources, tuple(manifest.data.graph_sets)
+    return Start(manifest.model, manifest.sha256, weights, sources, graph_sets)
 
 
 def train_members(plan: Plan, home: Home, cluster: str, tracker: Tracker, show: bool) -> list[TrainOutcome]:

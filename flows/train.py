@@ -243,6 +243,7 @@ def write_plan(
         whitening=uncertainty.whitening,
         code=code_version(),
         trained_on=sorted({name for outcome in outcomes for name in outcome.trained_on}),
+        before=plan.before,
     )
 
 

@@ -91,6 +91,12 @@ class DataSummary(_Model):
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
     labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
     theories: list[str] | None = Field(None, description="levels of theory of this data but those only helpers bring")
+    before: list[str] = Field(default_factory=list, description="graph sets of the models it was started from")
+
+    @property
+    def graph_sets(self) -> list[str]:
+        """Every graph set that its weights have learnt from, its own first."""
+        return [self.graph_set_id, *self.before]
 
 
 class CheckpointManifest(_Model):
@@ -161,10 +167,12 @@ def write_checkpoint(
     whitening: Tensor | None = None,
     code: str | None = None,
     trained_on: Sequence[str] = (),
+    before: Sequence[str] = (),
 ) -> CheckpointManifest:
     """Write a whole checkpoint beside `folder`, then move it into place; an older one there is replaced.
 
-    `whitening` (theories, D, D) is what `LastLayer` needs beside a calibration of the kind `last_layer`.
+    `whitening` (theories, D, D) is what `LastLayer` needs beside a calibration of the kind `last_layer`; `before` are
+    the graph sets of the models that the training was started from.
 
     Raises:
         ValueError: the members differ in architecture.
@@ -189,7 +197,7 @@ def write_checkpoint(
         units=UNITS,
         calibration=calibration,
         graph_set_id=graph_set.graph_set_id,
-        data=data_summary(graph_set),
+        data=data_summary(graph_set, before),
         metrics=metrics or {},
         training=training or {},
         taken=taken or {},
@@ -223,7 +231,7 @@ def member_tensors(models: Sequence[Model]) -> dict[str, Tensor]:
     }
 
 
-def data_summary(graph_set: GraphSet) -> DataSummary:
+def data_summary(graph_set: GraphSet, before: Sequence[str] = ()) -> DataSummary:
     """What a checkpoint says of its data."""
     return DataSummary(
         graph_set_id=graph_set.graph_set_id,
@@ -235,6 +243,7 @@ def data_summary(graph_set: GraphSet) -> DataSummary:
         elements=list(graph_set.elements),
         labels=graph_set.statistics.labels,
         theories=graph_set.own_theories,
+        before=list(before),
     )
 
 

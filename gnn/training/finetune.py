@@ -33,12 +33,13 @@ References = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Start:
-    """A trained model to start from: architecture, sha256 and named weights, and where its references come from."""
+    """A trained model to start from: architecture, sha256, named weights, where its references come from, its data."""
 
     model: ModelConfig
     sha256: str
     weights: dict[str, Tensor]
     reference_sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    graph_sets: tuple[str, ...] = ()
 
     def base(self, theory: str) -> str:
         """The level of theory whose readout and references `theory` begins with."""
