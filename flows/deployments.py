@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect import Flow
+    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
 
 FlowName = Literal["ingest", "preprocess", "train", "screen", "label"]
@@ -44,6 +45,12 @@ class Deployment(BaseModel):
             raise ValueError(f"on_new_data: {self.flow} does not read data sets; preprocess and train do")
         if self.on_new_champion is not None and self.flow != "screen":
             raise ValueError(f"on_new_champion: {self.flow} does not use a model; screen does")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_schedule_that_can_be(self) -> Deployment:
+        if self.cron is not None:
+            schedule_of(self.cron, self.timezone)
         return self
 
     @property
@@ -151,13 +158,26 @@ def runs_by_itself(deployment: Deployment) -> bool:
     return not lacking(deployment)
 
 
+def schedule_of(cron: str, timezone: str) -> CronSchedule:
+    """When a deployment runs by itself.
+
+    Raises:
+        ValueError: no cron expression, or no time zone.
+    """
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        return CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        raise ValueError(f"cron {cron!r} in {timezone!r}: {error.errors()[0]['msg']}") from None
+
+
 def runner_deployment(deployment: Deployment, home: Home) -> RunnerDeployment:
     """The deployment as Prefect takes it; only the server learns where the home lies, through the job's environment."""
-    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
-    schedule = None if deployment.cron is None else CronSchedule(cron=deployment.cron, timezone=deployment.timezone)
+    schedule = None if deployment.cron is None else schedule_of(deployment.cron, deployment.timezone)
     active = runs_by_itself(deployment)
     return RunnerDeployment.from_flow(
         flow_of(deployment),

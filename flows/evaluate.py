@@ -105,7 +105,7 @@ def source_of(
     from gnn.lake.reference import parse_reference
     from gnn.lake.table import Lake
 
-    if Path(data).exists() and data not in Lake(home.lake).datasets():
+    if data and Path(data).exists() and data not in Lake(home.lake).datasets():
         return file_source(Path(data), home, manifest, card, theory)
     name, version = parse_reference(data)
     used = {item.dataset: item.version for item in manifest.data.inputs}

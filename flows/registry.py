@@ -15,7 +15,7 @@ from flows.artifacts import SCHEME as ARTIFACTS_SCHEME
 from flows.events import announce_champion
 from flows.settings import Home
 from flows.tracking import connect, experiment_id, flattened, is_embedded, store_exists
-from gnn.errors import InputError, SluiceError
+from gnn.errors import InputError, SluiceError, told
 from gnn.files import file_sha256, locked
 from gnn.graphs.graph_set import Split
 
@@ -398,5 +398,8 @@ def export(uri: str, target: Path, home: Home) -> Path:
     if target.exists():
         raise InputError(f"{target} exists already; give a new folder")
     source = resolve(uri, home)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copytree(source, target))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copytree(source, target))
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {told(error)}") from None

@@ -338,16 +338,24 @@ def refuse_early(config: TrainConfig, home: Home) -> None:
     """Find the mistakes that can be found before a flow begins, so that they are told in one line.
 
     Raises:
-        InputError: an unknown data set, version, model, device, register name or field of the architecture.
+        InputError: an unknown data set, version, model, device, register name or field of the architecture, or data
+            that cannot be split as asked.
     """
+    from flows.preprocess import check, make_spec
     from flows.registry import check_name
     from gnn.lake.table import Lake
     from gnn.models.device import device_of
-    from gnn.training.resolve import check_overrides
+    from gnn.training.resolve import check_overrides, cutoff_of
 
-    lake = Lake(home.lake)
-    for reference in config.data.sources:
+    lake, data = Lake(home.lake), config.data
+    for reference in data.sources:
         lake.content_digest(*known_dataset(reference, lake))
+    if data.datasets:
+        cutoff = cutoff_of(config, initial_model(config.init, home))
+        spec = make_spec(
+            data.datasets, cutoff, data.split, helpers=data.helpers, helper_share=data.helper_share
+        )  # fmt: skip
+        check(spec, home)
     if config.register_as is not None:
         check_name(config.register_as)
     check_overrides(config)

@@ -222,7 +222,7 @@ def run(data: Path) -> BenchTable:
     Raises:
         InputError: there is none.
     """
-    folders = sorted(path for path in data.iterdir() if path.is_dir() and path.name in CLAIMS)
+    folders = sorted(path for path in data.glob("*") if path.is_dir() and path.name in CLAIMS)
     if not folders:
         raise InputError(f"{data} holds none of {', '.join(CLAIMS)}")
     with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as scratch:

@@ -44,6 +44,8 @@ def require_server() -> str:
     address = server_address()
     if address is None:
         raise InputError("no Prefect server to deploy to: run `sluice up`, or set PREFECT_API_URL to a server's API")
+    if not address.startswith(("http://", "https://")):
+        raise InputError(f"PREFECT_API_URL is {address!r}, which is no address; it must be as http://HOST:4200/api")
     return address
 
 

@@ -25,6 +25,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would ha
 
 USER_ERROR, OUR_ERROR, INTERRUPTED = 2, 1, 130
 MLFLOW_ERRORS = "mlflow.exceptions"
+HTTP_ERRORS = "httpx"
+SERVER_IS_SILENT = "Failed to reach API at"
 SERVER_TIMED_OUT = "Timed out while attempting to connect to ephemeral Prefect API server"
 """Where MLflow's errors live, its server's absence among them; named, so that MLflow is not imported for it."""
 PREFECT_TERMINATION = "TerminationSignal"
@@ -100,6 +102,8 @@ def _known_failure(error: Exception) -> str | None:
         return f"MLflow: {one_line(error)}"
     if isinstance(error, RuntimeError) and SERVER_TIMED_OUT in str(error):
         return "Prefect's own server took too long to start; `sluice up` keeps one running"
+    if type(error).__module__.startswith(HTTP_ERRORS) or SERVER_IS_SILENT in str(error):
+        return f"the Prefect server does not answer; start it, or unset PREFECT_API_URL ({one_line(error)})"
     return None
 
 

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from flows.services.secrets import AUTH, DATABASE, FILE_SUFFIX, credentials, secret
 from flows.settings import Home, home_table
@@ -43,6 +43,13 @@ class ServiceSettings(BaseModel):
             raise ValueError(f"the ports {', '.join(PORTS)} must differ")
         return self
 
+    @field_validator("host", "address")
+    @classmethod
+    def _is_no_ipv6(cls, name: str | None) -> str | None:
+        if name is not None and ":" in name:
+            raise ValueError(f"{name} is an IPv6 address, which the services do not take; give an IPv4 one or a name")
+        return name
+
     @property
     def is_wide(self) -> bool:
         """Whether others than this machine can reach the servers."""
@@ -53,7 +60,7 @@ class ServiceSettings(BaseModel):
         """The name that clients use."""
         if self.address:
             return self.address
-        return socket.getfqdn() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        return socket.getfqdn() if self.host == "0.0.0.0" else self.host  # noqa: S104
 
     @property
     def dask_workers(self) -> int:

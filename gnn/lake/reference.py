@@ -7,6 +7,8 @@ import re
 from gnn.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[0-9]{1,18}")
+"""Longer numbers would not fit the lake's own."""
 
 
 def check_name(dataset: str) -> str:
@@ -29,6 +31,6 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
         InputError: neither.
     """
     name, separator, version = reference.partition("@")
-    if separator and not version.isdigit():
+    if separator and not VERSION.fullmatch(version):
         raise InputError(f"{reference!r}: the version after '@' must be a number, as in {name or 'NAME'}@3")
     return check_name(name), int(version) if separator else None

@@ -163,9 +163,11 @@ class TrainConfig(_Section):
     ema: EmaConfig = EmaConfig()
     losses: LossConfig = LossConfig()
     epochs: int | None = Field(default=None, ge=1, description="budget in passes over the training split")
-    minutes: float | None = Field(default=None, gt=0, description="budget in minutes of wall time, summed over resumes")
+    minutes: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="budget in minutes of wall time, summed over resumes"
+    )
     clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: minutes are CPU time of each member")
-    seed: int = Field(default=0, ge=0, description="seed of weights and batch order; member K uses seed + K")
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights and batch order; member K uses seed + K")
     committee: int = Field(default=1, ge=1, le=64, description="members, trained with different seeds")
     init: str | None = Field(
         default=None, description="checkpoint folder (the CLI: any model name) whose weights are the start"
@@ -189,7 +191,7 @@ class TrainConfig(_Section):
     checkpoint_s: float = Field(default=45.0, gt=0, description="seconds between resumable states")
     max_bad_steps: int = Field(default=20, ge=0, description="steps with a non-finite loss before the training stops")
     register_as: str | None = Field(default=None, description="name in the model registry")
-    experiment: str = Field(default="sluice", description="name of the tracking experiment")
+    experiment: str = Field(default="sluice", min_length=1, description="name of the tracking experiment")
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainConfig:

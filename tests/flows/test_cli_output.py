@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import typer
 
@@ -46,6 +47,8 @@ def test_toml_value_takes_text_as_it_is() -> None:
         (SluiceError("broke"), 1),
         (KeyboardInterrupt(), 130),
         (RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."), 1),
+        (RuntimeError("Failed to reach API at http://127.0.0.1:9/api/"), 1),
+        (httpx.ConnectError("All connection attempts failed"), 1),
     ],
 )
 def test_errors_become_one_line_and_an_exit_code(

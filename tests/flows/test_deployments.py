@@ -86,6 +86,8 @@ def test_the_homes_file_is_laid_over_the_defaults(home: Home) -> None:
         ({"flow": "train", "cron": "0 2 * * *", "speed": 3}, "speed: Extra inputs"),
         ({"flow": "screen", "on_new_data": True}, "screen does not read data sets"),
         ({"flow": "train", "on_new_champion": "a"}, "train does not use a model"),
+        ({"flow": "train", "cron": "at night"}, "cron 'at night' in 'UTC'"),
+        ({"flow": "train", "cron": "0 2 * * *", "timezone": "Mars/Base"}, "in 'Mars/Base'"),
         ("train", "no table of a deployment"),
     ],
 )
@@ -151,6 +153,13 @@ def test_without_a_server_the_way_to_one_is_told(home: Home, monkeypatch: pytest
     done = CliRunner().invoke(app, ["deploy"])
     assert done.exit_code == 2
     assert "run `sluice up`" in done.stderr
+
+
+def test_an_address_that_is_none_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.events.server_address", lambda: "prefect")
+    done = CliRunner().invoke(app, ["deploy"])
+    assert done.exit_code == 2
+    assert "PREFECT_API_URL is 'prefect', which is no address" in done.stderr
 
 
 # ---- on a server

@@ -91,6 +91,11 @@ def test_a_model_of_properties_is_not_asked_for_energies(checkpoint, file: Path,
     assert found.energy_mae_mev_per_atom is None and found.force_mae_mev_per_angstrom is None
 
 
+def test_nothing_is_not_the_folder_one_is_in(checkpoint, home: Home) -> None:
+    with pytest.raises(InputError, match="'' cannot name a data set"):
+        evaluate(str(checkpoint(1.0, 1.0)), "", home)
+
+
 def test_a_model_of_forces_alone_is_not_asked_for_energies(checkpoint, file: Path, home: Home) -> None:
     found = evaluate(str(checkpoint(None, 1.0)), str(file), home)
     assert found.energy_mae_mev_per_atom is None and found.force_mae_mev_per_angstrom is not None

@@ -180,6 +180,9 @@ def test_export_then_import_keeps_every_byte(store: Home, tmp_path: Path) -> Non
     assert read_checkpoint(target)[0].sha256 == find("copper/2", store).sha256
     with pytest.raises(InputError, match="exists already"):
         export("copper/2", target, store)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        export("copper/2", tmp_path / "file" / "out", store)
 
 
 @pytest.mark.slow

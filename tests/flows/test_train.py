@@ -263,6 +263,19 @@ def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
         "no checkpoint folder": ["train", "--dataset", "cells", "--minutes", "1", "--init", "a/b/c"],
         "no data set 'celsl'": ["train", "--dataset", "celsl", "--minutes", "1", "--dry-run"],
         "no data set 'xbt'": ["train", "--dataset", "cells", "--helper", "xbt", "--minutes", "1", "--dry-run"],
+        "cells, cells: a data set is named twice": [
+            "train",
+            "--dataset",
+            "cells",
+            "--helper",
+            "cells",
+            "--minutes",
+            "1",
+            "--dry-run",
+        ],
+        "minutes": ["train", "--dataset", "cells", "--minutes", "inf", "--dry-run"],
+        "experiment": ["train", "--dataset", "cells", "--minutes", "1", "--set", "experiment=", "--dry-run"],
+        "seed": ["train", "--dataset", "cells", "--minutes", "1", "--seed", "9" * 23, "--dry-run"],
         "always has degree 2": ["train", "--dataset", "cells", "--minutes", "1", "--dry-run", *odd],
     }
     for words, arguments in cases.items():

@@ -306,7 +306,9 @@ def test_references(text, parsed):
     assert parse_reference(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["", "@3", "a@", "a@b", "a@-1", "_x", "../x", "a/b", "a b", "a@1@2"])
+@pytest.mark.parametrize(
+    "text", ["", "@3", "a@", "a@b", "a@-1", "a@²", "a@" + "9" * 20, "_x", "../x", "a/b", "a b", "a@1@2"]
+)
 def test_what_is_no_reference(text):
     with pytest.raises(InputError):
         parse_reference(text)
