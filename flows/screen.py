@@ -46,6 +46,7 @@ from gnn.screening.shard import (
     shard_name,
     work_digest,
 )
+from gnn.screening.strikes import stopped_on_purpose
 
 if TYPE_CHECKING:
     from flows.rerun import Choice
@@ -213,7 +214,7 @@ def compute(
     """Prepare, relax, conclude, write; how the shards ended."""
     from flows.cluster import dask_client, slots
 
-    with dask_client(cluster, workers) as client:
+    with stopped_on_purpose(campaign.folder.shards), dask_client(cluster, workers) as client:
         with campaign.clock.stage("prepare"):
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
         write_state(campaign, "RUNNING", candidates_digest=ready.digest, n_candidates=len(ready.ledger.ids))

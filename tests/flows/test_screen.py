@@ -21,6 +21,8 @@ from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
 from gnn.screening.campaign import parse_campaign, read_campaign
+from gnn.screening.shard import shard_name
+from gnn.screening.strikes import ENDING
 
 Run = Callable[..., Any]
 
@@ -127,6 +129,22 @@ def test_an_interrupted_run_goes_on(
     assert [r["candidate_id"] for r in rows_of(home) if r["shortlisted"]] == [
         r["candidate_id"] for r in rows_of(home, "reference") if r["shortlisted"]
     ]
+
+
+def test_a_campaign_stopped_on_purpose_suspects_no_structure(
+    run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is taken down with the flow leaves the note of a death."""
+    note = CampaignFolder(home, "metals").shards / f"{shard_name(0)}{ENDING}"
+
+    def stopped(*_: Any) -> dict[str, Any]:
+        note.write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.screen.screen_shard", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(campaign_file)
+    assert not note.exists()
 
 
 def test_failed_shards_fail_the_campaign_after_the_rest_is_written(
@@ -259,7 +277,7 @@ def test_a_dry_run_says_what_the_run_would_use(
     run_here(campaign_file)
     pinned = pin_model(CampaignFolder(home, "metals").spec(), home)
     newer = pinned.model_copy(update={"sha256": "f" * 64, "version": "9"})
-    monkeypatch.setattr("flows.campaign_plan.pin_model", lambda *_: newer)
+    monkeypatch.setattr("flows.campaigns.pin_model", lambda *_: newer)
     assert describe_campaign(campaign_file, home, {}, workers=2).model_sha256 == pinned.sha256
     assert describe_campaign(campaign_file, home, {}, workers=2, fresh=True).model_sha256 == newer.sha256
     changes = {"selection": {"budget": 2}}
