@@ -41,7 +41,7 @@ class CampaignCancelledError(SluiceError):
 
 
 class Recorder:
-    """Takes rows and passes them on; remembers whose they are, which the potential could bear, and a failure to pass on.
+    """Takes rows and passes them on; remembers whose they are, which were borne, and whether the passing on failed.
 
     A row that was set aside waits until a later structure succeeds: a potential that fails over everything is broken
     itself, and the structures are not to blame.

@@ -19,7 +19,6 @@ from gnn.screening.prototypes import PROTOTYPES
 from gnn.screening.volumes import guess_volume
 from gnn.structures.record import reduced_formula, symbol_number
 
-
 UNFIT = ("constraints", "sane")
 """Stages whose rejects are compared with nothing: among them are cells that would break the matcher."""
 

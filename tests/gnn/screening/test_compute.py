@@ -147,7 +147,9 @@ def test_the_potential_is_tried_on_one_that_it_could_bear(candidate: Callable[..
     """Not on one that was set aside and passed on before: that would blame the potential."""
     rows = [candidate(bulk("Ni" if c == "B" else "Al", a=4 + 0.01 * k), str(k)) for k, c in enumerate(order)]
     found = results(rows, Fragile(RuntimeError("no"), has_nickel), "none")
-    assert [found[str(k)]["outcome"] for k in range(len(order))] == ["error" if c == "B" else "converged" for c in order]
+    assert [found[str(k)]["outcome"] for k in range(len(order))] == [
+        "error" if c == "B" else "converged" for c in order
+    ]
 
 
 @pytest.mark.parametrize("mode", ["cell", "none"])

@@ -98,7 +98,10 @@ def test_a_candidate_that_could_not_be_is_compared_with_nothing() -> None:
     ("text", "message"),
     [
         *(
-            (f"formula = '{formula}'\ncitation = 'x'", f"'{re.escape(formula)}' is no formula; write elements and whole")
+            (
+                f"formula = '{formula}'\ncitation = 'x'",
+                f"'{re.escape(formula)}' is no formula; write elements and whole",
+            )
             for formula in ("Li3.75Si", "AlCu ", "AlCu2 (hp)", "Al1-xCux", "Al0", "")
         ),
         ("formula = 'Xx2Al'\ncitation = 'x'", "unknown element 'Xx'"),
