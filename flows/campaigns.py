@@ -286,8 +286,10 @@ def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCou
     """Shards planned, sealed and failed, as the disk has them."""
     from gnn.screening.preparation import number_planned
 
-    done = len(list(folder.shards.glob("shard-[0-9]*.json")))
-    return ShardCounts(total=number_planned(folder.shards), done=done, failed=len(manifest.shard_errors))
+    total = number_planned(folder.shards)
+    unsealed = {index for index in range(total) if read_manifest(folder.shards, index) is None}
+    failed = unsealed & {int(index) for index in manifest.shard_errors}
+    return ShardCounts(total=total, done=total - len(unsealed), failed=len(failed))
 
 
 def result_of(folder: CampaignFolder) -> CampaignResult:
@@ -295,6 +297,7 @@ def result_of(folder: CampaignFolder) -> CampaignResult:
 
     Raises:
         InputError: there is no such campaign, or it has recorded nothing yet.
+    from gnn.screening.shard import read_manifest
     """
     folder.spec()
     manifest = folder.manifest()
