@@ -250,6 +250,10 @@ def test_a_killed_campaign_is_seen_as_interrupted(run_here: Run, home: Home, cam
         assert result_of(folder).state == "RUNNING"
 
 
+    with locked(folder.shards / f"{shard_name(99)}.lock", "test"):  # by `sluice shard`
+        assert result_of(folder).state == "RUNNING"
+        with pytest.raises(InputError, match="is not running; stop its processes of `sluice shard`"):
+            request_cancel(folder)
 def test_shards_without_a_server(run_here: Run, home: Home, campaign_file: Path) -> None:
     first = compute_shard(str(campaign_file), 0, home)
     assert first.computed == first.structures > 0
