@@ -95,8 +95,9 @@ class CandidateSpec(Part):
 
     @field_validator("datasets")
     @classmethod
-    def _once(cls, names: list[str]) -> list[str]:
-        return refuse_twice(names)
+    def _once(cls, references: list[str]) -> list[str]:
+        refuse_twice([reference.partition("@")[0] for reference in references])
+        return references
 
     @field_validator("prototypes")
     @classmethod

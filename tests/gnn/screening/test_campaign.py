@@ -60,6 +60,7 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
         (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Cu", "Cu-Al"]'), r"systems: Al-Cu stands twice"),
         (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Al"]'), r"systems: Al stands twice"),
         (MINIMAL + 'datasets = ["a", "a"]', r"candidates.datasets: a stands twice"),
+        (MINIMAL + 'datasets = ["a", "a@0"]', r"candidates.datasets: a stands twice \(got \['a', 'a@0'\]\)"),
         (MINIMAL + "[selection]\nkappa = nan", r"selection.kappa: Input should be a finite number"),
         (MINIMAL + "colour = 1", r"candidates.colour: Extra inputs are not permitted \(got 1\)"),
         (
