@@ -236,7 +236,7 @@ class CampaignSpec(Part):
 
     def path(self, name: str) -> Path:
         """`name` taken relative to the campaign file."""
-        return (Path(self.base or ".") / name).expanduser()
+        return Path(self.base or ".") / Path(name).expanduser()
 
 
 def read_campaign(path: Path, changes: Mapping[str, Any] | None = None) -> CampaignSpec:
