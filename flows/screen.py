@@ -290,7 +290,7 @@ def run_one(folder: CampaignFolder, index: int) -> ShardManifest:
     rows = rows_of_shard(folder.shards, index)
 
     def stop_if_cancelled(_: dict[str, Any]) -> None:
-        if folder.cancel_mark.exists():
+        if folder.cancel_mark.exists() and folder.is_running():  # a flow that was killed leaves its mark behind
             raise CampaignCancelledError(f"campaign {folder.name} was cancelled")
 
     make = partial(potential_of, manifest.model, folder.home)

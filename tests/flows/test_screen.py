@@ -261,11 +261,14 @@ def test_shards_without_a_server(run_here: Run, home: Home, campaign_file: Path)
     assert (again.computed, again.reused) == (0, first.structures)
     with pytest.raises(InputError, match=r"there is no shard 99; the campaign has 0 to \d"):
         compute_shard("metals", 99, home)
+    CampaignFolder(home, "metals").cancel_mark.touch()  # of a flow that was killed
+    second = compute_shard("metals", 1, home)
+    assert second.computed == second.structures > 0
     result = run_here(campaign_file)
     manifest = CampaignFolder(home, "metals").manifest()
     assert manifest is not None
     assert result.state == "COMPLETED"
-    assert manifest.reused == first.structures
+    assert manifest.reused == first.structures + second.structures
 
 
 def test_a_dry_run_writes_nothing(home: Home, campaign_file: Path) -> None:
