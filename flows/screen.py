@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from flows.settings import Home
 from flows.tracking import code_version
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
+from gnn.overlay import dotted
 from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
@@ -136,11 +138,19 @@ def refuse_empty_choice(folder: CampaignFolder, only: Choice | None) -> None:
 def specification(
     campaign: CampaignSpec | Path | str, changes: dict[str, Any] | None
 ) -> tuple[CampaignSpec, str | None]:
-    """The campaign, and the text of its file where it came from one."""
+    """The campaign, and the text of its file, with the changes, where it came from one."""
     if isinstance(campaign, CampaignSpec):
         return campaign, None
     path = Path(campaign)
-    return read_campaign(path, changes), path.read_text(encoding="utf-8")
+    return read_campaign(path, changes), path.read_text(encoding="utf-8") + told_changes(changes or {})
+
+
+def told_changes(changes: Mapping[str, Any]) -> str:
+    """What was laid over a campaign's file, as remarks at its end."""
+    if not changes:
+        return ""
+    lines = (f"# {name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in dotted(changes).items())
+    return "".join(("\n# in place of what stands above:\n", *lines))
 
 
 def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None, fresh: bool = False) -> Campaign:

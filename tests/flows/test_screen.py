@@ -193,6 +193,8 @@ def test_a_changed_specification_needs_fresh(run_here: Run, home: Home, campaign
     with pytest.raises(InputError, match="another specification"):
         check_campaign(campaign_file, home, changes, fresh=False)
     assert run_here(campaign_file, changes=changes, fresh=True).n_shortlist == 2
+    text = CampaignFolder(home, "metals").spec_text() or ""
+    assert text == campaign_file.read_text() + "\n# in place of what stands above:\n# selection.budget = 2\n"
 
 
 def test_a_fresh_start_that_cannot_begin_discards_nothing(run_here: Run, home: Home, campaign_file: Path) -> None:
