@@ -15,8 +15,8 @@ from prefect import flow
 
 from flows.campaign_bar import watching
 from flows.campaign_cost import Clock, earlier_cost, total_cost
-from flows.campaign_hull import hull_of, hull_rows, reference_hull
-from flows.campaign_log import Outcomes, shard_log
+from flows.campaign_hull import hull_of, hull_rows, reference_hull, remarks
+from flows.campaign_log import Outcomes, shard_log, tell
 from flows.campaigns import (
     CampaignFolder,
     pinned,
@@ -227,11 +227,26 @@ def compute(
     with stopped_on_purpose(campaign.folder.shards), dask_client(cluster, workers) as client:
         with campaign.clock.stage("prepare"):
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
-        write_state(campaign, "RUNNING", candidates_digest=ready.digest, n_candidates=len(ready.ledger.ids))
+        announce(campaign, ready)
         with campaign.clock.stage("relax"):
             outcomes = relax_shards(campaign, ready, client, show, only)
     finish(campaign, ready, outcomes)
     return outcomes
+
+
+def announce(campaign: Campaign, ready: Prepared) -> None:
+    """Record what was prepared, and say what hull and lake lack, before anything is relaxed.
+
+    Raises:
+        InputError: no hull can be drawn for the candidates that were found.
+    """
+    try:
+        notes = remarks(campaign, ready)
+    except InputError as error:
+        raise InputError(f"{error}; then start the campaign anew with --fresh") from None
+    facts = {"candidates_digest": ready.digest, "n_candidates": len(ready.ledger.ids), "warnings": notes}
+    write_state(campaign, "RUNNING", **facts)
+    tell(campaign.folder, notes)
 
 
 def relax_shards(
@@ -330,7 +345,7 @@ def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[S
     from flows.campaign_outputs import write_outputs
 
     results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
-    hull, warnings = hull_of(campaign, ready, results, ready.elements & set(campaign.model.elements))
+    hull, warnings = hull_of(campaign, ready, results)
     conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory)
     failed = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     manifest = write_state(
