@@ -27,14 +27,24 @@ def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[Refer
 
 
 def remarks(campaign: Campaign, ready: Prepared) -> list[str]:
-    """What is to be known of the hull before anything is relaxed.
+    """What is to be known of lake and hull before anything is relaxed.
 
     Raises:
         InputError: no element of the candidates has a reference.
     """
     if campaign.spec.hull.reference == "dft":
-        return reference_hull(campaign, known_elements(campaign, ready))[1]
-    return []
+        return novelty_remarks(campaign) + reference_hull(campaign, known_elements(campaign, ready))[1]
+    return novelty_remarks(campaign)
+
+
+def novelty_remarks(campaign: Campaign) -> list[str]:
+    """Whether known crystals are to be dropped, and none are looked for."""
+    if not campaign.spec.filters.novel_only or campaign.inputs.versions:
+        return []
+    return [
+        f"filters.novel_only drops nothing: no data set of the lake holds {campaign.model.theory}; name those to look"
+        " for known crystals in under hull.datasets"
+    ]
 
 
 def known_elements(campaign: Campaign, ready: Prepared) -> frozenset[str]:

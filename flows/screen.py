@@ -15,7 +15,7 @@ from prefect import flow
 
 from flows.campaign_bar import watching
 from flows.campaign_cost import Clock, earlier_cost, total_cost
-from flows.campaign_hull import hull_of, hull_rows, reference_hull, remarks
+from flows.campaign_hull import hull_of, hull_rows, novelty_remarks, reference_hull, remarks
 from flows.campaign_log import Outcomes, shard_log, tell
 from flows.campaigns import (
     CampaignFolder,
@@ -358,7 +358,7 @@ def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[S
         shards=ShardTally(total=len(outcomes), done=len(outcomes) - len(failed), failed=len(failed)),
         shard_errors={str(index): error for index, error in failed.items()},
         hull_entries=hull_rows(hull),
-        warnings=warnings,
+        warnings=[*novelty_remarks(campaign), *warnings],
         **_counts(outcomes),
     )
     return write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion)

@@ -164,7 +164,7 @@ class FilterSpec(Part):
         default=5.0, description="eV/atom of either sign; beyond it a prediction is no physics"
     )
     max_hull_distance: float | None = Field(default=0.1, description="eV/atom above the reference hull")
-    novel_only: bool = Field(default=False, description="drop structures that the lake already holds")
+    novel_only: bool = Field(default=False, description="drop structures that the hull's data sets hold")
 
 
 class HullSpec(Part):

@@ -132,6 +132,12 @@ def test_files_without_references_are_refused_before_anything_is_relaxed(
     assert run_here(campaign_file, fresh=True).state == "COMPLETED"
 
 
+def test_novelty_that_nothing_is_looked_up_for_is_told(run_here: Run, campaign_file: Path) -> None:
+    changes = {"filters": {"novel_only": True}, "relaxation": {"mode": "none"}}
+    (warning,) = [note for note in run_here(campaign_file, changes=changes).warnings if "novel" in note]
+    assert warning.startswith("filters.novel_only drops nothing: no data set of the lake holds emt/ase; name those to")
+
+
 def test_a_hull_data_set_must_exist(run_here: Run, campaign_file: Path, lake: Lake) -> None:
     with pytest.raises(InputError, match="hull data set 'none' is not in the lake; there are emt-labels"):
         run_here(campaign_file, changes={"hull": {"reference": "dft", "datasets": ["none"]}})
