@@ -26,10 +26,37 @@ def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[Refer
     return dft_hull(entries, theory, elements)
 
 
+def remarks(campaign: Campaign, ready: Prepared) -> list[str]:
+    """What is to be known of lake and hull before anything is relaxed.
+
+    Raises:
+        InputError: no element of the candidates has a reference.
+    """
+    if campaign.spec.hull.reference == "dft":
+        return novelty_remarks(campaign) + reference_hull(campaign, known_elements(campaign, ready))[1]
+    return novelty_remarks(campaign)
+
+
+def novelty_remarks(campaign: Campaign) -> list[str]:
+    """Whether known crystals are to be dropped, and none are looked for."""
+    if not campaign.spec.filters.novel_only or campaign.inputs.versions:
+        return []
+    return [
+        f"filters.novel_only drops nothing: no data set of the lake holds {campaign.model.theory}; name those to look"
+        " for known crystals in under hull.datasets"
+    ]
+
+
+def known_elements(campaign: Campaign, ready: Prepared) -> frozenset[str]:
+    """Elements of the candidates that the model knows."""
+    return ready.elements & set(campaign.model.elements)
+
+
 def hull_of(
-    campaign: Campaign, ready: Prepared, results: Mapping[str, dict[str, Any]], elements: Collection[str]
+    campaign: Campaign, ready: Prepared, results: Mapping[str, dict[str, Any]]
 ) -> tuple[ReferenceHull, list[str]]:
     """The hull that the campaign asks for, and remarks on what it lacks."""
+    elements = known_elements(campaign, ready)
     if campaign.spec.hull.reference == "dft":
         return reference_hull(campaign, elements)
     theory, filters = campaign.model.theory, campaign.spec.filters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOG_NAME = "log.jsonl"
 COSTS = ("structures", "computed", "reused", "failed", "set_aside", "cpu_s", "wall_s", "gpu_s", "peak_memory_mb")
 
 
@@ -40,6 +41,13 @@ def shard_log(
             raise
 
 
+def tell(folder: CampaignFolder, notes: Iterable[str]) -> None:
+    """Log remarks on a campaign."""
+    with logging_to(folder.root / LOG_NAME, campaign=folder.name):
+        for note in notes:
+            logger.warning("%s", note)
+
+
 class Outcomes:
     """Logs how each shard ended to the campaign's log and to Prefect's, and calls `then`."""
 
@@ -52,7 +60,7 @@ class Outcomes:
         manifest = outcome.manifest or {}
         facts = {name: manifest[name] for name in COSTS if name in manifest}
         text = "shard found done" if outcome.cached else "shard finished"
-        with logging_to(self.folder.root / "log.jsonl", campaign=self.folder.name, shard=outcome.index):
+        with logging_to(self.folder.root / LOG_NAME, campaign=self.folder.name, shard=outcome.index):
             if outcome.error is None:
                 logger.info(text, extra={"facts": facts})
             else:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.campaigns import CampaignFolder, folder_of, refuse_another_spec, result_of
 from flows.cli.results import CampaignResult, ShardResult
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.files import locked
-from gnn.screening.preparation import number_planned
+from gnn.screening.preparation import PLAN_NAME, Prepared, number_planned
 from gnn.screening.prepare import prepared
 from gnn.screening.shard import shard_name
+
+if TYPE_CHECKING:
+    from flows.screen import Campaign
 
 PREPARE_TIMEOUT_S = 600.0
 DEFAULT_WORKERS = 2
@@ -78,4 +82,16 @@ def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:
         refuse_another_spec(folder, spec)
         if not number_planned(folder.shards):
             running = begin(folder, spec, text)
-            prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards)
+            ready = prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards)
+            _announce_or_undo(running, ready)
+
+
+def _announce_or_undo(running: Campaign, ready: Prepared) -> None:
+    """Say what hull and lake lack; a campaign that cannot have a hull is not cut, so that no job computes for it."""
+    from flows.screen import announce
+
+    try:
+        announce(running, ready)
+    except InputError:
+        (running.folder.shards / PLAN_NAME).unlink()
+        raise

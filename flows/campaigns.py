@@ -30,7 +30,7 @@ FOREIGN = "foreign:"
 SPEC_NAME, TEXT_NAME = "campaign.json", "campaign.toml"
 KNOWN_FIELDS = {"formula", "prototype", "found", "rank", "hull_distance", "comment"}
 INTERRUPTED = "INTERRUPTED"
-"""A campaign whose manifest says RUNNING though no process holds its lock."""
+"""A campaign whose manifest says RUNNING though no process holds its lock, or that of a shard."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,12 @@ class CampaignFolder:
 
     def is_running(self) -> bool:
         """Whether a process holds the campaign's lock."""
-        if not self.lock.exists():
-            return False
-        try:
-            with FileLock(str(self.lock), timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_held(self.lock)
+
+    def computes_shards(self) -> bool:
+        """Whether a process holds the lock of a shard that is not finished."""
+        locks = self.shards.glob("shard-*.lock")
+        return any(is_held(lock) for lock in locks if not lock.with_suffix(".json").is_file())
 
     def spec(self) -> CampaignSpec:
         """The specification the campaign was started with.
@@ -109,6 +108,17 @@ class CampaignFolder:
         for path in self.root.iterdir():
             if path.suffix != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def campaign_folders(home: Home) -> list[CampaignFolder]:
@@ -277,7 +287,7 @@ def _loaded(model: ModelPin, home: Home) -> Potential:
 
 def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:
     """The campaign's state as it is now."""
-    if manifest.state == "RUNNING" and not folder.is_running():
+    if manifest.state == "RUNNING" and not (folder.is_running() or folder.computes_shards()):
         return INTERRUPTED
     return manifest.state
 
@@ -285,9 +295,12 @@ def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:
 def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCounts:
     """Shards planned, sealed and failed, as the disk has them."""
     from gnn.screening.preparation import number_planned
+    from gnn.screening.shard import read_manifest
 
-    done = len(list(folder.shards.glob("shard-[0-9]*.json")))
-    return ShardCounts(total=number_planned(folder.shards), done=done, failed=len(manifest.shard_errors))
+    total = number_planned(folder.shards)
+    unsealed = {index for index in range(total) if read_manifest(folder.shards, index) is None}
+    failed = unsealed & {int(index) for index in manifest.shard_errors}
+    return ShardCounts(total=total, done=total - len(unsealed), failed=len(failed))
 
 
 def result_of(folder: CampaignFolder) -> CampaignResult:
@@ -331,5 +344,6 @@ def request_cancel(folder: CampaignFolder) -> None:
     """
     folder.spec()
     if not folder.is_running():
-        raise InputError(f"campaign {folder.name!r} is not running; there is nothing to cancel")
+        hint = "stop its processes of `sluice shard`" if folder.computes_shards() else "there is nothing to cancel"
+        raise InputError(f"campaign {folder.name!r} is not running; {hint}")
     write_text(folder.cancel_mark, "")

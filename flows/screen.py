@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ from prefect import flow
 
 from flows.campaign_bar import watching
 from flows.campaign_cost import Clock, earlier_cost, total_cost
-from flows.campaign_hull import hull_of, hull_rows, reference_hull
-from flows.campaign_log import Outcomes, shard_log
+from flows.campaign_hull import hull_of, hull_rows, novelty_remarks, reference_hull, remarks
+from flows.campaign_log import Outcomes, shard_log, tell
 from flows.campaigns import (
     CampaignFolder,
     pinned,
@@ -29,6 +30,7 @@ from flows.settings import Home
 from flows.tracking import code_version
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
+from gnn.overlay import dotted
 from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
@@ -46,6 +48,7 @@ from gnn.screening.shard import (
     shard_name,
     work_digest,
 )
+from gnn.screening.strikes import stopped_on_purpose
 
 if TYPE_CHECKING:
     from flows.rerun import Choice
@@ -135,11 +138,19 @@ def refuse_empty_choice(folder: CampaignFolder, only: Choice | None) -> None:
 def specification(
     campaign: CampaignSpec | Path | str, changes: dict[str, Any] | None
 ) -> tuple[CampaignSpec, str | None]:
-    """The campaign, and the text of its file where it came from one."""
+    """The campaign, and the text of its file, with the changes, where it came from one."""
     if isinstance(campaign, CampaignSpec):
         return campaign, None
     path = Path(campaign)
-    return read_campaign(path, changes), path.read_text(encoding="utf-8")
+    return read_campaign(path, changes), path.read_text(encoding="utf-8") + told_changes(changes or {})
+
+
+def told_changes(changes: Mapping[str, Any]) -> str:
+    """What was laid over a campaign's file, as remarks at its end."""
+    if not changes:
+        return ""
+    lines = (f"# {name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in dotted(changes).items())
+    return "".join(("\n# in place of what stands above:\n", *lines))
 
 
 def begin(folder: CampaignFolder, spec: CampaignSpec, text: str | None, fresh: bool = False) -> Campaign:
@@ -213,14 +224,29 @@ def compute(
     """Prepare, relax, conclude, write; how the shards ended."""
     from flows.cluster import dask_client, slots
 
-    with dask_client(cluster, workers) as client:
+    with stopped_on_purpose(campaign.folder.shards), dask_client(cluster, workers) as client:
         with campaign.clock.stage("prepare"):
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
-        write_state(campaign, "RUNNING", candidates_digest=ready.digest, n_candidates=len(ready.ledger.ids))
+        announce(campaign, ready)
         with campaign.clock.stage("relax"):
             outcomes = relax_shards(campaign, ready, client, show, only)
     finish(campaign, ready, outcomes)
     return outcomes
+
+
+def announce(campaign: Campaign, ready: Prepared) -> None:
+    """Record what was prepared, and say what hull and lake lack, before anything is relaxed.
+
+    Raises:
+        InputError: no hull can be drawn for the candidates that were found.
+    """
+    try:
+        notes = remarks(campaign, ready)
+    except InputError as error:
+        raise InputError(f"{error}; then start the campaign anew with --fresh") from None
+    facts = {"candidates_digest": ready.digest, "n_candidates": len(ready.ledger.ids), "warnings": notes}
+    write_state(campaign, "RUNNING", **facts)
+    tell(campaign.folder, notes)
 
 
 def relax_shards(
@@ -289,7 +315,7 @@ def run_one(folder: CampaignFolder, index: int) -> ShardManifest:
     rows = rows_of_shard(folder.shards, index)
 
     def stop_if_cancelled(_: dict[str, Any]) -> None:
-        if folder.cancel_mark.exists():
+        if folder.cancel_mark.exists() and folder.is_running():  # a flow that was killed leaves its mark behind
             raise CampaignCancelledError(f"campaign {folder.name} was cancelled")
 
     make = partial(potential_of, manifest.model, folder.home)
@@ -319,7 +345,7 @@ def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[S
     from flows.campaign_outputs import write_outputs
 
     results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
-    hull, warnings = hull_of(campaign, ready, results, ready.elements & set(campaign.model.elements))
+    hull, warnings = hull_of(campaign, ready, results)
     conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory)
     failed = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     manifest = write_state(
@@ -332,7 +358,7 @@ def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[S
         shards=ShardTally(total=len(outcomes), done=len(outcomes) - len(failed), failed=len(failed)),
         shard_errors={str(index): error for index, error in failed.items()},
         hull_entries=hull_rows(hull),
-        warnings=warnings,
+        warnings=[*novelty_remarks(campaign), *warnings],
         **_counts(outcomes),
     )
     return write_outputs(campaign.folder, campaign.spec, manifest, ready, conclusion)

@@ -21,9 +21,12 @@ def shard(
 ) -> None:
     """Compute one shard of a campaign; give each batch job its own number. `sluice campaigns merge` ends it."""
     from flows.campaign_shard import compute_shard
+    from flows.cli.output import terminating_like_interrupt
     from flows.settings import find_home
 
-    show(compute_shard(campaign, number, find_home(), shards), json, _describe)
+    with terminating_like_interrupt():
+        result = compute_shard(campaign, number, find_home(), shards)
+    show(result, json, _describe)
 
 
 def _describe(result: ShardResult) -> None:

@@ -95,8 +95,9 @@ class CandidateSpec(Part):
 
     @field_validator("datasets")
     @classmethod
-    def _once(cls, names: list[str]) -> list[str]:
-        return refuse_twice(names)
+    def _once(cls, references: list[str]) -> list[str]:
+        refuse_twice([reference.partition("@")[0] for reference in references])
+        return references
 
     @field_validator("prototypes")
     @classmethod
@@ -163,7 +164,7 @@ class FilterSpec(Part):
         default=5.0, description="eV/atom of either sign; beyond it a prediction is no physics"
     )
     max_hull_distance: float | None = Field(default=0.1, description="eV/atom above the reference hull")
-    novel_only: bool = Field(default=False, description="drop structures that the lake already holds")
+    novel_only: bool = Field(default=False, description="drop structures that the hull's data sets hold")
 
 
 class HullSpec(Part):
@@ -235,7 +236,7 @@ class CampaignSpec(Part):
 
     def path(self, name: str) -> Path:
         """`name` taken relative to the campaign file."""
-        return (Path(self.base or ".") / name).expanduser()
+        return Path(self.base or ".") / Path(name).expanduser()
 
 
 def read_campaign(path: Path, changes: Mapping[str, Any] | None = None) -> CampaignSpec:

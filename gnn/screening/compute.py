@@ -41,7 +41,7 @@ class CampaignCancelledError(SluiceError):
 
 
 class Recorder:
-    """Takes rows and passes them on; remembers whose they are, and whether it was the passing on that failed.
+    """Takes rows and passes them on; remembers whose they are, which were borne, and whether the passing on failed.
 
     A row that was set aside waits until a later structure succeeds: a potential that fails over everything is broken
     itself, and the structures are not to blame.
@@ -51,6 +51,7 @@ class Recorder:
         self._append = append
         self._doubtful: list[Row] = []
         self.finished: set[str] = set()
+        self.borne: set[str] = set()
         self.broken = False
 
     def __call__(self, row: Row) -> None:
@@ -59,6 +60,7 @@ class Recorder:
         if row["outcome"] == SET_ASIDE:
             self._doubtful.append(row)
             return
+        self.borne.add(row["candidate_id"])
         self.settle()
         self._pass_on(row)
 
@@ -118,8 +120,7 @@ def compute(
 
 
 def _some_success(rows: Sequence[Candidate], record: Recorder) -> Candidate | None:
-    doubtful = {row["candidate_id"] for row in record.doubtful}
-    return next((row for row in rows if row.candidate_id not in doubtful), None)
+    return next((row for row in rows if row.candidate_id in record.borne), None)
 
 
 def _refuse_broken(potential: Potential, record: Recorder, probe: Candidate | None) -> None:

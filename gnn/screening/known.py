@@ -19,6 +19,9 @@ from gnn.screening.prototypes import PROTOTYPES
 from gnn.screening.volumes import guess_volume
 from gnn.structures.record import reduced_formula, symbol_number
 
+UNFIT = ("constraints", "sane")
+"""Stages whose rejects are compared with nothing: among them are cells that would break the matcher."""
+
 
 class KnownCompound(BaseModel):
     """A compound of the literature. `prototype` with `elements` on its labels A, B, C, D is its structure."""
@@ -37,6 +40,7 @@ class KnownCompound(BaseModel):
     def _fits(self) -> KnownCompound:
         for symbol in self.elements:
             symbol_number(symbol)
+        formula = normal_formula(self.formula)
         if self.prototype is None:
             return self
         if self.prototype not in PROTOTYPES:
@@ -45,7 +49,7 @@ class KnownCompound(BaseModel):
             raise ValueError(
                 f"{self.prototype} has {len(PROTOTYPES[self.prototype].labels)} sites to name elements for"
             )
-        if reduced_formula(self.crystal().numbers) != normal_formula(self.formula):
+        if reduced_formula(self.crystal().numbers) != formula:
             raise ValueError(f"{self.prototype} of {'-'.join(self.elements)} is not {self.formula}")
         return self
 
@@ -58,10 +62,22 @@ class KnownCompound(BaseModel):
 
 
 def normal_formula(formula: str) -> str:
-    """A formula as records write it: reduced, metals first."""
+    """A formula as records write it: reduced, metals first.
+
+    Raises:
+        ValueError: it is none.
+    """
     from ase.formula import Formula
 
-    return Formula(formula).reduce()[0].format("metal")
+    try:
+        reduced = Formula(formula).reduce()[0]
+    except (ValueError, ZeroDivisionError):  # what ASE raises of its own has no words
+        reduced = Formula("")
+    if not reduced.count():
+        raise ValueError(f"{formula!r} is no formula; write elements and whole numbers, as Li15Si4")
+    for symbol in reduced.count():
+        symbol_number(symbol)
+    return str(reduced.format("metal"))
 
 
 def read_known(path: Path) -> list[KnownCompound]:
@@ -125,12 +141,20 @@ def _outcome(
 def _by_structure(
     crystal: Crystal, same_formula: Sequence[Candidate], outcomes: Mapping[str, Mapping[str, Any]], matcher: Matcher
 ) -> tuple[Mapping[str, Any] | None, str]:
+    unfit = []
     for candidate in same_formula:
+        if (row := outcomes[candidate.candidate_id])["stage_dropped"] in UNFIT:
+            unfit.append(row)
+            continue
         if matcher.same(
             crystal, Crystal(candidate.candidate_id, candidate.numbers, candidate.positions, candidate.cell)
         ):
             return representative(outcomes, candidate.candidate_id), ""
-    return None, "its structure is not among the candidates"
+    return None, "; ".join(("its structure is not among the candidates", *_uncompared(unfit)))
+
+
+def _uncompared(unfit: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{len(unfit)} of its formula could not be compared, the first {_fate(unfit[0])}"] if unfit else []
 
 
 def representative(outcomes: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from gnn.screening.compute import SET_ASIDE, CampaignCancelledError, OnResult, R
 from gnn.screening.manifest import ModelPin
 from gnn.screening.names import ByName, Names
 from gnn.screening.spool import Spool
-from gnn.screening.strikes import Strikes
+from gnn.screening.strikes import ENDING, Strikes
 from gnn.screening.tables import EachRow, read_rows, write_rows
 
 __all__ = ["CampaignCancelledError", "OnResult", "Row"]
@@ -155,7 +155,7 @@ def _continue(
     todo = [row for row in rows if row.candidate_id not in known]
     if not todo:
         return 0
-    strikes = Strikes.after(journal.path.with_name(journal.path.name.replace(".part.jsonl", ".at.json")), known)
+    strikes = Strikes.after(journal.path.with_name(journal.path.name.replace(".part.jsonl", ENDING)), known)
     probe = next((row for row in rows if known.get(row.candidate_id, {}).get("converged")), None)
     with journal.appending() as append, strikes.noted():
         record = _both(append, on_result)

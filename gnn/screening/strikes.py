@@ -1,9 +1,10 @@
 """Structures that kill the process that computes them: found out over several deaths, and set aside with that reason.
 
 An exception can be caught; a segmentation fault, or the kernel when memory is gone, cannot. So a shard leaves a note
-of what it is at, and takes it away when it ends by itself. Whoever finds a note knows that a process died here. One
-death is forgiven: nodes are taken away every day. After the second, structures go in small groups; after a death in a
-group each of it goes alone; and one over which two processes have died alone is not tried again.
+of what it is at, and takes it away when it ends by itself; who stops it on purpose takes it away too. Whoever finds a
+note knows that a process died here. One death is forgiven, over a lone structure too: nodes are taken away every day.
+After the second, structures go in small groups; after a death in a group each of it goes alone; and one over which two
+processes have died alone is not tried again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ GROUP = 32
 """Structures that go together after more deaths."""
 DEATHS = 2
 """Deaths over a lone structure after which it is set aside."""
+
+ENDING = ".at.json"
+"""Of notes; what stands before it is the shard's name."""
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Strikes:
             return cls(path)
         at = [name for name in note["at"] if name not in finished]
         strikes = dict(note["strikes"])
-        if len(note["at"]) == 1 and at:
+        if len(note["at"]) == 1 and at and note["deaths"] >= FORGIVEN:
             strikes[at[0]] = strikes.get(at[0], 0) + 1
         in_a_group = bool(at) and note["deaths"] > FORGIVEN
         suspects = [name for name in (*(at if in_a_group else ()), *note["suspects"]) if name not in finished]
@@ -87,6 +91,35 @@ class Strikes:
             yield
         finally:
             self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def stopped_on_purpose(folder: Path) -> Iterator[None]:
+    """Where the block is interrupted, take away the notes that shards in `folder` wrote meanwhile: none of them died.
+
+    To be left after the processes of the shards are gone. Notes of earlier deaths, which nobody has taken up, stay.
+    """
+    before = _notes(folder)
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for path, content in _notes(folder).items():
+            if before.get(path) != content:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _notes(folder: Path) -> dict[Path, bytes]:
+    return {path: _content(path) for path in folder.glob(f"*{ENDING}")}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # its shard has just ended
+        return b""
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -5,10 +5,16 @@ from pathlib import Path
 import pytest
 
 from flows.campaign_bar import JournalCounter
-from flows.campaigns import folder_of, pin_model, potential_of, refuse_another_spec
+from flows.campaigns import CampaignFolder, folder_of, pin_model, potential_of, refuse_another_spec, shard_counts
+from flows.cli.results import ShardCounts
 from flows.settings import Home
 from gnn.errors import InputError
+from gnn.files import file_sha256, write_text
 from gnn.screening.campaign import read_campaign
+from gnn.screening.manifest import CampaignManifest
+from gnn.screening.preparation import PLAN_NAME
+from gnn.screening.shard import ShardManifest, shard_name
+from gnn.screening.strikes import ENDING
 
 
 def test_pins(home: Home, campaign_file: Path) -> None:
@@ -32,6 +38,19 @@ def test_folders(home: Home, campaign_file: Path) -> None:
     with pytest.raises(InputError, match=r"no campaign 'metals' in .*; there are: none"):
         folder_of("metals", home).spec()
     refuse_another_spec(folder_of("metals", home), read_campaign(campaign_file))
+
+
+def test_counting_shards(home: Home) -> None:
+    """Neither a shard at work nor one that was killed is done; one that was finished since has not failed."""
+    folder = CampaignFolder(home, "metals")
+    write_text(folder.shards / PLAN_NAME, '{"n_shards": 3}')
+    table = write_text(folder.shards / f"{shard_name(0)}.parquet", "a table")
+    counts = dict.fromkeys(("structures", "computed", "reused", "failed", "cpu_s", "wall_s"), 0)
+    sealed = ShardManifest(index=0, work_digest="", ids_digest="", path=table.name, sha256=file_sha256(table), **counts)
+    write_text(folder.shards / f"{shard_name(0)}.json", sealed.model_dump_json())
+    write_text(folder.shards / f"{shard_name(1)}{ENDING}", "{}")
+    manifest = CampaignManifest.model_construct(shard_errors={"0": "boom", "1": "boom"})
+    assert shard_counts(folder, manifest) == ShardCounts(total=3, done=1, failed=1)
 
 
 def test_counting_journals(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
 from gnn.screening.campaign import parse_campaign, read_campaign
+from gnn.screening.shard import shard_name
+from gnn.screening.strikes import ENDING
 
 Run = Callable[..., Any]
 
@@ -129,6 +131,22 @@ def test_an_interrupted_run_goes_on(
     ]
 
 
+def test_a_campaign_stopped_on_purpose_suspects_no_structure(
+    run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is taken down with the flow leaves the note of a death."""
+    note = CampaignFolder(home, "metals").shards / f"{shard_name(0)}{ENDING}"
+
+    def stopped(*_: Any) -> dict[str, Any]:
+        note.write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.screen.screen_shard", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(campaign_file)
+    assert not note.exists()
+
+
 def test_failed_shards_fail_the_campaign_after_the_rest_is_written(
     run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +193,8 @@ def test_a_changed_specification_needs_fresh(run_here: Run, home: Home, campaign
     with pytest.raises(InputError, match="another specification"):
         check_campaign(campaign_file, home, changes, fresh=False)
     assert run_here(campaign_file, changes=changes, fresh=True).n_shortlist == 2
+    text = CampaignFolder(home, "metals").spec_text() or ""
+    assert text == campaign_file.read_text() + "\n# in place of what stands above:\n# selection.budget = 2\n"
 
 
 def test_a_fresh_start_that_cannot_begin_discards_nothing(run_here: Run, home: Home, campaign_file: Path) -> None:
@@ -230,6 +250,10 @@ def test_a_killed_campaign_is_seen_as_interrupted(run_here: Run, home: Home, cam
     assert result_of(folder).state == INTERRUPTED
     with locked(folder.lock, "test"):
         assert result_of(folder).state == "RUNNING"
+    with locked(folder.shards / f"{shard_name(99)}.lock", "test"):  # by `sluice shard`
+        assert result_of(folder).state == "RUNNING"
+        with pytest.raises(InputError, match="is not running; stop its processes of `sluice shard`"):
+            request_cancel(folder)
 
 
 def test_shards_without_a_server(run_here: Run, home: Home, campaign_file: Path) -> None:
@@ -237,13 +261,16 @@ def test_shards_without_a_server(run_here: Run, home: Home, campaign_file: Path)
     assert first.computed == first.structures > 0
     again = compute_shard("metals", 0, home)
     assert (again.computed, again.reused) == (0, first.structures)
+    CampaignFolder(home, "metals").cancel_mark.touch()  # of a flow that was killed
+    second = compute_shard("metals", 1, home)
+    assert second.computed == second.structures > 0
     with pytest.raises(InputError, match=r"there is no shard 99; the campaign has 0 to \d"):
         compute_shard("metals", 99, home)
     result = run_here(campaign_file)
     manifest = CampaignFolder(home, "metals").manifest()
     assert manifest is not None
     assert result.state == "COMPLETED"
-    assert manifest.reused == first.structures
+    assert manifest.reused == first.structures + second.structures
 
 
 def test_a_dry_run_writes_nothing(home: Home, campaign_file: Path) -> None:

@@ -1,6 +1,8 @@
 """`sluice screen` and `sluice rerun` as people and programs use them."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,13 @@ def test_mistakes_exit_2_in_one_line(home: Home, campaign_file: Path) -> None:
         assert message in result.stderr
         assert result.stdout == ""
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_batch_system_stops_a_shard_like_ctrl_c(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the shard takes its note away: none of its structures killed it."""
+    monkeypatch.setattr("flows.campaign_shard.compute_shard", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    result = sluice("shard", "metals", "0")
+    assert (result.exit_code, result.stderr) == (130, "stopped; the same command goes on from here\n")
 
 
 def test_json_is_one_object(run_here: Run, home: Home, campaign_file: Path) -> None:

@@ -8,10 +8,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from screened import rows_of
+from ase.io import write
+from screened import journal_ids, rows_of
 
+from flows.campaign_log import LOG_NAME
 from flows.campaign_outputs import report_context
-from flows.campaigns import CampaignFolder
+from flows.campaign_shard import compute_shard
+from flows.campaigns import CampaignFolder, result_of
 from flows.settings import Home
 from flows.used_versions import used_versions
 from gnn.errors import InputError
@@ -54,6 +57,8 @@ def test_a_fixed_hull_from_the_lake(run_here: Run, home: Home, lake: Lake, campa
     manifest = CampaignFolder(home, "metals").manifest()
     assert manifest is not None
     assert any("no reference energy at emt/ase for Ni" in warning for warning in manifest.warnings)
+    first, *_ = (CampaignFolder(home, "metals").root / LOG_NAME).read_text().splitlines()
+    assert "no reference energy at emt/ase for Ni" in first
     aluminium = next(row for row in manifest.hull_entries if row.name == "Al")
     atoms = bulk("Al")
     atoms.calc = EMT()
@@ -106,6 +111,31 @@ def test_a_lake_without_references_is_refused_at_once(run_here: Run, home: Home,
     with pytest.raises(InputError, match="no reference energy at emt/ase for Al, Cu, Ni; ingest or label"):
         run_here(campaign_file, changes=DFT)
     assert not CampaignFolder(home, "metals").exists()
+
+
+def test_files_without_references_are_refused_before_anything_is_relaxed(
+    run_here: Run, home: Home, lake: Lake, campaign_file: Path
+) -> None:
+    """What elements they hold is known only when they are read."""
+    write(campaign_file.with_name("a.xyz"), [bulk("NiPd", "cesiumchloride", a=2.95)], format="extxyz")
+    folder = CampaignFolder(home, "files")
+    campaign_file.write_text('name = "files"\nmodel = "foreign:emt"\n[candidates]\nfiles = ["a.xyz"]\n')
+    message = "no reference energy at emt/ase for Ni, Pd; ingest or label.*then start the campaign anew with --fresh"
+    for _ in range(2):
+        with pytest.raises(InputError, match=message):
+            compute_shard(str(campaign_file), 0, home)
+    with pytest.raises(InputError, match=message):
+        run_here(campaign_file)
+    assert result_of(folder).state == "FAILED"
+    assert not journal_ids(home, "files")
+    add_labelled(lake, bulk("Ni"), bulk("Pd"))
+    assert run_here(campaign_file, fresh=True).state == "COMPLETED"
+
+
+def test_novelty_that_nothing_is_looked_up_for_is_told(run_here: Run, campaign_file: Path) -> None:
+    changes = {"filters": {"novel_only": True}, "relaxation": {"mode": "none"}}
+    (warning,) = [note for note in run_here(campaign_file, changes=changes).warnings if "novel" in note]
+    assert warning.startswith("filters.novel_only drops nothing: no data set of the lake holds emt/ase; name those to")
 
 
 def test_a_hull_data_set_must_exist(run_here: Run, campaign_file: Path, lake: Lake) -> None:

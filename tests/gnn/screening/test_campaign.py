@@ -60,6 +60,7 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
         (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Cu", "Cu-Al"]'), r"systems: Al-Cu stands twice"),
         (MINIMAL.replace('elements = ["Al", "Cu"]', 'systems = ["Al-Al"]'), r"systems: Al stands twice"),
         (MINIMAL + 'datasets = ["a", "a"]', r"candidates.datasets: a stands twice"),
+        (MINIMAL + 'datasets = ["a", "a@0"]', r"candidates.datasets: a stands twice \(got \['a', 'a@0'\]\)"),
         (MINIMAL + "[selection]\nkappa = nan", r"selection.kappa: Input should be a finite number"),
         (MINIMAL + "colour = 1", r"candidates.colour: Extra inputs are not permitted \(got 1\)"),
         (
@@ -76,6 +77,14 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_campaign(write(tmp_path, text))
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    spec = read_campaign(write(tmp_path, MINIMAL))
+    assert spec.path("a.xyz") == tmp_path / "a.xyz"
+    assert spec.path("/data/a.xyz") == Path("/data/a.xyz")
+    assert spec.path("~/a.xyz") == Path("/home/ada/a.xyz")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ def test_a_row_of_bad_structures_is_believed_where_another_still_works(rows: lis
     assert [row["outcome"] for row in found] == ["error"] * len(bad)
 
 
+@pytest.mark.parametrize("order", ["BGGBBBB", "GBGBBBB"])
+def test_the_potential_is_tried_on_one_that_it_could_bear(candidate: Callable[..., Candidate], order: str) -> None:
+    """Not on one that was set aside and passed on before: that would blame the potential."""
+    rows = [candidate(bulk("Ni" if c == "B" else "Al", a=4 + 0.01 * k), str(k)) for k, c in enumerate(order)]
+    found = results(rows, Fragile(RuntimeError("no"), has_nickel), "none")
+    assert [found[str(k)]["outcome"] for k in range(len(order))] == [
+        "error" if c == "B" else "converged" for c in order
+    ]
+
+
 @pytest.mark.parametrize("mode", ["cell", "none"])
 def test_a_full_disk_is_nobodys_fault(rows: list[Candidate], mode: str) -> None:
     written: list[dict[str, Any]] = []

@@ -1,8 +1,11 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ase import Atoms
+from ase.build import bulk
 from ase.formula import Formula
 
 from gnn.errors import InputError
@@ -76,9 +79,32 @@ def test_what_is_no_candidate_is_missed(candidates: list[Candidate]) -> None:
     assert outcomes[2].candidate_id is not None
 
 
+def test_a_candidate_that_could_not_be_is_compared_with_nothing() -> None:
+    """A flat cell would break the matcher, a thin one keep it busy for ever; a sound one behind them is found."""
+    flat = Atoms("AlCu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0]], cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]], pbc=True)
+    thin = Atoms("AlCu", positions=[[0, 0, 0], [1.5, 1.5, 0]], cell=[3, 3, 1e-6], pbc=True)
+    broken = [Candidate.of(flat, None, "flat"), Candidate.of(thin, None, "thin")]
+    sound = Candidate.of(bulk("AlCu", "cesiumchloride", a=3.0), None, "sound")
+    known = KnownCompound(formula="AlCu", prototype="CsCl", elements=["Al", "Cu"], citation="x")
+    (missed,) = known_outcomes([known], broken, outcome_rows(broken), DedupeSpec())
+    assert missed.candidate_id is None
+    assert "2 of its formula could not be compared, the first dropped at sane: bad" in missed.comment
+    rows = outcome_rows([*broken, sound], **{sound.candidate_id: {"stage_dropped": "near_hull"}})
+    (found,) = known_outcomes([known], [*broken, sound], rows, DedupeSpec())
+    assert (found.candidate_id, found.comment) == (sound.candidate_id, "stable; dropped at near_hull: bad")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        *(
+            (
+                f"formula = '{formula}'\ncitation = 'x'",
+                f"'{re.escape(formula)}' is no formula; write elements and whole",
+            )
+            for formula in ("Li3.75Si", "AlCu ", "AlCu2 (hp)", "Al1-xCux", "Al0", "")
+        ),
+        ("formula = 'Xx2Al'\ncitation = 'x'", "unknown element 'Xx'"),
         ("formula = 'Mg2Si'", "Field required"),
         ("formula = 'MgSi'\ncitation = 'x'\n" + ANTIFLUORITE, "antifluorite of Mg-Si is not MgSi"),
         ("formula = 'MgSi'\ncitation = 'x'\nprototype = 'none'", "unknown prototype 'none'"),

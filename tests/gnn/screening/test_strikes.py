@@ -19,7 +19,7 @@ from gnn.screening.campaign import CampaignSpec
 from gnn.screening.candidates import Candidate
 from gnn.screening.manifest import ModelPin
 from gnn.screening.shard import read_manifest, read_results
-from gnn.screening.strikes import DEATHS, FORGIVEN, GROUP, Strikes
+from gnn.screening.strikes import DEATHS, ENDING, FORGIVEN, GROUP, Strikes, stopped_on_purpose
 
 
 class Death(BaseException):
@@ -83,6 +83,31 @@ def test_nodes_that_are_taken_away_set_nobody_aside(rows: list[Candidate], tmp_p
             if number == life:
                 break
         assert strikes.deadly() == {}
+
+
+def test_the_death_that_is_forgiven_may_be_over_the_last_structure(rows: list[Candidate], tmp_path: Path) -> None:
+    path = tmp_path / "at.json"
+    found = []
+    for _ in range(FORGIVEN + DEATHS + 1):
+        strikes = Strikes.after(path, {})
+        found.append(bool(strikes.deadly()))
+        next(strikes.groups(rows[:1]))
+    assert found == [False] * (FORGIVEN + DEATHS) + [True]
+
+
+def test_a_stop_on_purpose_leaves_the_notes_of_earlier_deaths_only(rows: list[Candidate], tmp_path: Path) -> None:
+    paths = [tmp_path / f"shard-000{k}{ENDING}" for k in range(3)]
+    for path in paths[:2]:
+        next(Strikes.after(path, {}).groups(rows))
+    with pytest.raises(KeyboardInterrupt), stopped_on_purpose(tmp_path):
+        for path in paths[1:]:  # taken up, and at work when it is stopped
+            next(Strikes.after(path, {}).groups(rows))
+        raise KeyboardInterrupt
+    assert [path.exists() for path in paths] == [True, False, False]
+    with pytest.raises(ValueError, match="failed"), stopped_on_purpose(tmp_path):
+        next(Strikes.after(paths[2], {}).groups(rows))
+        raise ValueError("failed")
+    assert paths[2].exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"at": []}'])
