@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ase.io
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from records import assert_same
 
 from flows.structure_files import read_structures
 from gnn.errors import InputError
+from gnn.files import file_sha256
 from gnn.structures.cards import Card
 from gnn.structures.readers import Rejected, UnreadableFile, read_records
 from gnn.structures.readers.raw import DISORDERED
@@ -28,7 +31,20 @@ def test_trajectory(tmp_path, crystal, ethanol, card, read_all):
     assert_same(records[1], crystal)
     assert np.flatnonzero(records[0].fixed).tolist() == [2]
     assert np.abs(records[0].forces[2]).max() > 0, "forces of fixed atoms stay raw"
-    assert {record.group for record in records} == {f"{tmp_path.name}/run.traj"}
+    assert {record.group for record in records} == {f"{tmp_path.name}/run.traj#{file_sha256(path)[:8]}"}
+
+
+def test_files_of_one_name_in_different_folders_are_groups_of_their_own(
+    tmp_path, crystal, ethanol, card, read_all, monkeypatch
+):
+    paths = [tmp_path / system / "relax" / "opt.traj" for system in ("a", "b")]
+    for path, atoms in zip(paths, (crystal, ethanol), strict=True):
+        path.parent.mkdir(parents=True)
+        ase.io.write(path, atoms)
+    groups = [read_all(path, card)[0].group for path in paths]
+    assert len(set(groups)) == 2
+    monkeypatch.chdir(paths[0].parent)
+    assert read_all(Path("opt.traj"), card)[0].group == groups[0], "wherever one stands"
 
 
 def test_a_truncated_trajectory_costs_the_file(tmp_path, crystal, card):

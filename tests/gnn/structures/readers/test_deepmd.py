@@ -9,6 +9,7 @@ from records import assert_same
 
 from gnn.errors import InputError
 from gnn.structures.readers import UnreadableFile, read_records
+from gnn.structures.readers.sources import source_sha256
 
 
 @pytest.mark.parametrize("kind", ["npy", "raw"])
@@ -18,7 +19,7 @@ def test_deepmd(tmp_path, frames, card, read_all, kind):
     assert len(records) == 5
     for record, atoms in zip(records, frames, strict=True):
         assert_same(record, atoms)
-    assert {record.group for record in records} == {f"{tmp_path.name}/data_0"}
+    assert {record.group for record in records} == {f"{tmp_path.name}/data_0#{source_sha256(folder)[:8]}"}
 
 
 def test_deepmd_elements_from_the_card(tmp_path, frames, card, read_all):
