@@ -15,6 +15,8 @@ from gnn.structures.readers.ase_atoms import is_disordered, raw_of_atoms
 from gnn.structures.readers.opening import plain_file
 from gnn.structures.readers.raw import DISORDERED, Bad, Raw, Row, UnreadableFile
 
+SQLITE = b"SQLite format 3\0"
+
 
 def read_traj(path: Path, rules: ReadingRules) -> Iterator[Row]:
     """The frames of an ASE trajectory.
@@ -38,11 +40,17 @@ def read_db(path: Path, rules: ReadingRules) -> Iterator[Row]:
     """The rows of an ASE database, in the order of their ids; key-value pairs and data count as info."""
     del rules
     with plain_file(path) as plain:
-        for row in connect(str(plain), use_lock_file=False).select(sort="id"):
+        for row in connect(str(plain), type=_kind_of_database(plain), use_lock_file=False).select(sort="id"):
             atoms = row.toatoms()
             atoms.info = {**dict(row.data), **row.key_value_pairs, **atoms.info}
             raw = raw_of_atoms(atoms)
             yield _with_charge(raw, row.get("charge"))
+
+
+def _kind_of_database(path: Path) -> str:
+    """What ASE calls it, by its content: names end as they like."""
+    with path.open("rb") as stream:
+        return "db" if stream.read(len(SQLITE)) == SQLITE else "json"
 
 
 def _with_charge(raw: Raw, charge: float | None) -> Raw:

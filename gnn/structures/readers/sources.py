@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from gnn.structures.readers.vasp_folder import without_copies
 
 DOCUMENTS = {".md", ".rst", ".txt", ".pdf", ".html", ".bib", ".toml", ".sha256", ".lock", ".log"}
 DOCUMENT_NAMES = {"license", "licence", "readme", "citation.cff"}
+
+UNPRINTABLE = re.compile("[\ud800-\udfff]")
+"""How Python holds the bytes of a name that is not in the system's encoding; tables take no such text."""
 
 
 def is_document(path: Path) -> bool:
@@ -83,4 +87,9 @@ def source_sha256(path: Path) -> str:
 def source_name(path: Path) -> str:
     """How a record names its file: the last folder and the name, and nothing of the machine."""
     resolved = path.resolve()
-    return f"{resolved.parent.name}/{resolved.name}" if resolved.parent.name else resolved.name
+    return printable(f"{resolved.parent.name}/{resolved.name}" if resolved.parent.name else resolved.name)
+
+
+def printable(text: str) -> str:
+    """`text` with a replacement character for each byte of a file's name that is no UTF-8."""
+    return UNPRINTABLE.sub("\ufffd", text)

@@ -73,6 +73,20 @@ def test_database(tmp_path, crystal, frames, card, read_all):
     assert records[0].total_charge is None
 
 
+@pytest.mark.parametrize("name", ["set.sqlite", "set.sqlite3", "set.db.bak", "set"])
+def test_a_database_of_any_name(tmp_path, crystal, card, read_all, name):
+    with connect(str(tmp_path / "set.db"), type="db") as database:
+        database.write(crystal)
+    path = (tmp_path / "set.db").rename(tmp_path / name)
+    assert_same(read_all(path, card)[0], crystal)
+
+
+def test_a_database_in_json(tmp_path, crystal, card, read_all):
+    with connect(str(tmp_path / "set.json"), type="json") as database:
+        database.write(crystal)
+    assert_same(read_all(tmp_path / "set.json", card)[0], crystal)
+
+
 def test_what_is_no_database(tmp_path, card):
     path = tmp_path / "set.db"
     path.write_bytes(b"not sqlite at all" * 100)

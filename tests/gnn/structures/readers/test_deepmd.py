@@ -66,3 +66,21 @@ def test_damaged_deepmd_costs_the_system(tmp_path, frames, card, kind):
     next(folder.rglob(f"coord.{kind}")).unlink()
     with pytest.raises(UnreadableFile, match="coord"):
         list(read_records(folder, card))
+
+
+def test_a_box_that_is_none_costs_its_frames(tmp_path, frames, card):
+    folder = write_system(tmp_path / "d", frames, "npy")
+    np.save(folder / "set.000" / "box.npy", np.full((len(frames), 3), 5.0))
+    reasons = {record.reason for record in read_records(folder, card)}
+    assert reasons == {"array-length: box has 3 numbers where 9 are due"}
+
+
+def test_a_set_without_frames(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "npy")
+    (folder / "set.001").mkdir()
+    for path in (folder / "set.000").iterdir():
+        np.save(folder / "set.001" / path.name, np.load(path)[:0])
+    assert len(read_all(folder, card)) == len(frames)
+    (folder / "set.000").rename(tmp_path / "away")
+    with pytest.raises(UnreadableFile, match="d: a system without frames"):
+        list(read_records(folder, card))

@@ -9,6 +9,7 @@ import pytest
 from gnn.errors import InputError
 from gnn.structures.cards import Card
 from gnn.structures.readers import UnreadableFile, guess_reader, read_records
+from gnn.structures.readers.read import READERS, Reader
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,13 @@ def test_a_folder_that_is_no_system(tmp_path):
 def test_a_reader_that_is_not_there(xyz):
     with pytest.raises(InputError, match=r"no reader 'xsf'; known are: .*extxyz"):
         list(read_records(xyz, Card(name="x", reader="xsf", theory="t")))
+
+
+def test_whatever_a_library_raises_costs_the_file(xyz, card, monkeypatch):
+    def read(path, rules):
+        raise ZeroDivisionError("no such thing")
+        yield
+
+    monkeypatch.setitem(READERS, "extxyz", Reader(read, ()))
+    with pytest.raises(UnreadableFile, match=r"frames\.xyz: ZeroDivisionError: no such thing"):
+        list(read_records(xyz, card))
