@@ -96,6 +96,15 @@ def test_outcar_convergence(tmp_path):
     assert _converged_in_outcar(path) == [True, False]
 
 
+def test_a_profile_behind_the_end_of_an_outcar(tmp_path):
+    profile = "   routine                        0.213093                            415   2\n" * 200
+    path = tmp_path / "OUTCAR"
+    path.write_text(f" General timing and accounting informations for this job:\n{profile}")
+    with pytest.raises(UnreadableFile) as caught:
+        list(read_records(path, generic_card("x")))
+    assert "truncated" not in str(caught.value), "it has its end, though no step"
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
 def test_a_run_that_was_cut_short_costs_the_file(tmp_path, keep):
     """ASE would give the steps before the cut, or the bare structure, without a word."""
