@@ -73,6 +73,16 @@ def test_database(tmp_path, crystal, frames, card, read_all):
     assert records[0].total_charge is None
 
 
+@pytest.mark.parametrize(
+    ("charges", "total"), [((0.3, -0.1), None), ((0.3, -0.3 + 1e-15), None), ((0.7, 0.3 + 1e-9), 1), ((-1.2, -0.8), -2)]
+)
+def test_the_charge_of_a_database_is_the_sum_of_initial_charges(tmp_path, crystal, card, read_all, charges, total):
+    crystal.set_initial_charges([*charges, *[0.0] * (len(crystal) - 2)])
+    with connect(str(tmp_path / "set.db")) as database:
+        database.write(crystal)
+    assert read_all(tmp_path / "set.db", card)[0].total_charge == total
+
+
 @pytest.mark.parametrize("name", ["set.sqlite", "set.sqlite3", "set.db.bak", "set"])
 def test_a_database_of_any_name(tmp_path, crystal, card, read_all, name):
     with connect(str(tmp_path / "set.db"), type="db") as database:
