@@ -10,7 +10,7 @@ from gnn.structures.readers.opening import DAMAGE, open_bytes
 HEAD_BYTES = 2048
 
 SIGNATURES: dict[str, re.Pattern[bytes]] = {
-    "ase-traj": re.compile(rb"- of Ulm"),
+    "ase-traj": re.compile(rb"- of UlmASE-Trajectory"),
     "ase-db": re.compile(rb'SQLite format 3\0|\s*\{"\d+": \{\s*"calculator"|\s*\{"\d+": \{\s*"cell": \{"array"'),
     "parquet": re.compile(rb"PAR1"),
     "vasprun": re.compile(rb"<\?xml[^>]*>\s*<modeling>"),

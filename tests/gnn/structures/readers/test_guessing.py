@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ase.io import ulm
 
 from gnn.errors import InputError
 from gnn.structures.cards import Card
@@ -33,6 +34,13 @@ from gnn.structures.readers.read import READERS, Reader
 )  # fmt: skip
 def test_readers_are_guessed_by_name(name, reader):
     assert guess_reader(Path(name)) == reader
+
+
+def test_a_restart_of_gpaw_is_no_trajectory(tmp_path):
+    """Both are kept in ULM files."""
+    with ulm.open(str(tmp_path / "si.gpw"), "w", tag="gpaw") as writer:
+        writer.write(version=3)
+    assert guess_reader(tmp_path / "si.gpw") == "ase"
 
 
 def test_a_folder_that_is_no_system(tmp_path):
