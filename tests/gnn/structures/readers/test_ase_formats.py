@@ -18,6 +18,7 @@ from gnn.files import file_sha256
 from gnn.structures.cards import Card
 from gnn.structures.readers import Rejected, UnreadableFile, read_records
 from gnn.structures.readers.raw import DISORDERED
+from gnn.structures.record import Record
 
 
 def test_trajectory(tmp_path, crystal, ethanol, card, read_all):
@@ -124,6 +125,16 @@ def test_a_disordered_crystal_is_none(tmp_path, card, first):
     assert found.reason == DISORDERED
     with pytest.raises(InputError, match=r"alloy\.cif, structure 0 is disordered: .*; give one ordering of it"):
         read_structures(tmp_path / "alloy.cif")
+
+
+@pytest.mark.parametrize(("occupancy", "kept"), [("?", True), (".", True), ("1.00(2)", True), ("0.9", False)])
+def test_an_occupancy_that_is_not_stated_is_full(tmp_path, card, occupancy, kept):
+    path = tmp_path / "cu.cif"
+    Structure(Lattice.cubic(3.0), ["Cu", "Al"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(filename=str(path))
+    lines = path.read_text().rstrip().splitlines()
+    path.write_text("\n".join([*lines[:-1], f"{lines[-1].rsplit(maxsplit=1)[0]}  {occupancy}"]))
+    (found,) = read_records(path, card)
+    assert isinstance(found, Record) is kept
 
 
 def test_an_unknown_format(tmp_path, card):
