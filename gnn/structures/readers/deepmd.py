@@ -176,6 +176,8 @@ def _raw_frames(folder: Path) -> Iterator[dict[str, Floats]]:
     streams = {name: open_text(path) for name, path in paths.items()}
     try:
         for index, lines in enumerate(zip_longest(*streams.values())):
+            if not any((line or "").strip() for line in lines):
+                continue
             frame = dict(zip(streams, lines, strict=True))
             yield {name: _numbers(line, f"{folder.name}/{name}.raw", index) for name, line in frame.items()}
     finally:

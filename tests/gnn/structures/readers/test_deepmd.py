@@ -84,3 +84,11 @@ def test_a_set_without_frames(tmp_path, frames, card, read_all):
     (folder / "set.000").rename(tmp_path / "away")
     with pytest.raises(UnreadableFile, match="d: a system without frames"):
         list(read_records(folder, card))
+
+
+def test_empty_lines_are_no_frames(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "raw")
+    for name in ("coord", "box", "energy"):
+        path = folder / f"{name}.raw"
+        path.write_text(path.read_text().rstrip("\n") + "\n\n")
+    assert len(read_all(folder, card)) == len(frames)
