@@ -165,7 +165,7 @@ def _reader(name: str, card: Card) -> Reader:
     try:
         return READERS[ALIASES.get(name, name)]
     except KeyError:
-        known = ", ".join(sorted([*READERS, *ALIASES, PARQUET, ARCHIVE]))
+        known = ", ".join(sorted([*READERS, *ALIASES, PARQUET]))
         raise InputError(f"card {card.name}: there is no reader {name!r}; known are: {known}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,9 @@ def test_a_folder_that_is_no_system(tmp_path):
 
 
 def test_a_reader_that_is_not_there(xyz):
-    with pytest.raises(InputError, match=r"no reader 'xsf'; known are: .*extxyz"):
+    with pytest.raises(InputError, match=r"no reader 'xsf'; known are: .*extxyz") as caught:
         list(read_records(xyz, Card(name="x", reader="xsf", theory="t")))
+    assert "tar" not in re.split(r"[:,] ", str(caught.value)), "an archive is opened, and not read by rows"
 
 
 def test_whatever_a_library_raises_costs_the_file(xyz, card, monkeypatch):
