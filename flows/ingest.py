@@ -21,7 +21,7 @@ from gnn.lake import Lake
 from gnn.structures.cards import Card
 from gnn.structures.checks import is_unlabelled
 from gnn.structures.readers import Rejected, read_whole
-from gnn.structures.readers.sources import expand, source_name
+from gnn.structures.readers.sources import expand, printable, source_name
 from gnn.structures.record import Record
 from gnn.structures.shear import ShearedCells
 
@@ -85,7 +85,7 @@ class _Reading:
                         sheared.note(record)
                     yield record
             except InputError as error:
-                self.errors[name] = str(error)
+                self.errors[name] = printable(str(error))
             if (wrong := sheared.remark()) is not None:
                 self._remark(name, wrong)
 

@@ -16,12 +16,13 @@ from ase.constraints import FixAtoms
 from gnn.errors import InputError, SluiceError
 from gnn.files import write_atomically
 from gnn.structures.readers.ase_atoms import fixed_mask, is_disordered
+from gnn.structures.readers.extxyz import OTHER_NAMES, read_atoms
 from gnn.structures.readers.raw import DISORDERED
 
 SUFFIXES = (".extxyz", ".xyz")
 VERDICTS = ("converged", "steps", "outcome", "fmax", "reason", "uncertainty")
 """What an earlier relaxation wrote about itself."""
-LABELS = frozenset({*all_properties, *VERDICTS})
+LABELS = frozenset({*all_properties, *OTHER_NAMES, *OTHER_NAMES.values(), *VERDICTS})
 
 
 def refuse_output(output: Path, file: Path) -> None:
@@ -64,11 +65,17 @@ def read_structures(file: Path) -> list[Atoms]:
 
 def read_by_ase(file: Path) -> list[Atoms]:
     """The structures of a file that ASE reads, with what ASE knows of them."""
+    from gnn.structures.readers import guess_reader
     from gnn.structures.readers.opening import plain_file
 
     try:
-        with plain_file(file) as plain:
-            structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
+        if guess_reader(file) == "extxyz":
+            structures = list(read_atoms(file))
+        else:
+            with plain_file(file) as plain:
+                structures = list(ase.io.read(plain, index=":", do_not_split_by_at_sign=True))
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - ASE's readers raise whatever their format brings up
         raise InputError(f"ASE cannot read {file}: {type(error).__name__}: {error}") from None
     for number, atoms in enumerate(structures):

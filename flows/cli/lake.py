@@ -97,7 +97,7 @@ def versions(name: NameArgument, as_json: JsonOption = False) -> None:
 
 def _describe_versions(result: VersionsResult) -> None:
     rows: list[list[object]] = [
-        [row.version, row.created, row.operation, row.rows, row.content_digest[:SHOWN_DIGEST]]
+        [row.version, row.created, row.operation, row.rows, (row.content_digest or "deleted")[:SHOWN_DIGEST]]
         for row in result.versions
     ]
     table(result.dataset, ["version", "created", "by", "rows", "content"], rows)

@@ -43,7 +43,7 @@ class VersionRow(Result):
     created: str
     operation: str
     rows: int
-    content_digest: str
+    content_digest: str | None = Field(description="null where its files are deleted and no commit tells it")
 
 
 class VersionsResult(Result):

@@ -21,6 +21,8 @@ CONFIGURATION = {
     "delta.deletedFileRetentionDuration": FOREVER,
 }
 DIGEST_KEY = "sluice.content_digest"
+CHANGES = {"add", "remove"}
+"""Actions of a commit that changes what a table holds."""
 
 
 def exists(folder: Path) -> bool:
@@ -55,14 +57,18 @@ def append(folder: Path, rows: pa.Table, digest: str) -> int:
 
 
 def committed_digest(folder: Path, version: int) -> str | None:
-    """The content digest that the commit of a version carries; None where another writer made it."""
-    commit = folder / "_delta_log" / f"{version:020}.json"
-    if not commit.is_file():
-        return None
-    for line in commit.read_text(encoding="utf-8").splitlines():
-        digest = json.loads(line).get("commitInfo", {}).get(DIGEST_KEY)
-        if digest:
-            return str(digest)
+    """The content digest that the commit of a version carries, or the one before it where it changed no rows (VACUUM).
+
+    None where another writer made it.
+    """
+    for number in range(version, -1, -1):
+        commit = folder / "_delta_log" / f"{number:020}.json"
+        if not commit.is_file():
+            return None
+        actions = [json.loads(line) for line in commit.read_text(encoding="utf-8").splitlines()]
+        digest = next((found for action in actions if (found := action.get("commitInfo", {}).get(DIGEST_KEY))), None)
+        if digest or any(CHANGES & action.keys() for action in actions):
+            return str(digest) if digest else None
     return None
 
 
@@ -76,15 +82,24 @@ def batches(
     """The rows in the order of the files, at most `batch_rows` at a time, in `schema` (or those columns of it).
 
     Of `where`, files and row groups that cannot hold a row are skipped by their statistics.
+
+    Raises:
+        InputError: files of this version were deleted.
     """
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     dataset = table.to_pyarrow_dataset()
     stream = dataset.to_batches(
         columns=wanted.names, filter=where, batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
     )
-    for batch in stream:
-        if batch.num_rows:
-            yield batch.cast(wanted)
+    try:
+        for batch in stream:
+            if batch.num_rows:
+                yield batch.cast(wanted)
+    except FileNotFoundError:
+        name = Path(table.table_uri).name
+        raise InputError(
+            f"{name}@{table.version()} was deleted by `sluice lake gc`; give another of `sluice lake versions {name}`"
+        ) from None
 
 
 def read(table: DeltaTable, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -42,13 +43,13 @@ class Appended:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a table."""
+    """One version of a table. The digest is None where no commit tells it and the files are deleted."""
 
     version: int
     timestamp_ms: int
     operation: str
     rows: int
-    content_digest: str
+    content_digest: str | None
 
 
 class Lake:
@@ -114,10 +115,16 @@ class Lake:
                 timestamp_ms=commit["timestamp"],
                 operation=commit["operation"],
                 rows=self.rows(dataset, commit["version"]),
-                content_digest=self.content_digest(dataset, commit["version"]),
+                content_digest=self._digest_if_known(dataset, commit["version"]),
             )
             for commit in history
         ]
+
+    def _digest_if_known(self, dataset: str, version: int) -> str | None:
+        try:
+            return self.content_digest(dataset, version)
+        except InputError:
+            return None
 
     def rows(self, dataset: str, version: int | None = None) -> int:
         """Number of rows of a version."""
@@ -182,11 +189,13 @@ class Lake:
             if not dry_run:
                 table.optimize.compact(commit_properties=CommitProperties(custom_metadata={delta.DIGEST_KEY: digest}))
             kept = [version for version in keep_versions if version <= table.version()]
-            return list(
-                table.vacuum(
-                    retention_hours=0, dry_run=dry_run, enforce_retention_duration=False, full=True, keep_versions=kept
-                )
+            vacuum = partial(
+                table.vacuum, retention_hours=0, enforce_retention_duration=False, full=True, keep_versions=kept
             )
+            doomed = [name for name in vacuum(dry_run=True) if (folder / name).exists()]
+            if doomed and not dry_run:
+                vacuum(dry_run=False)
+            return doomed
 
     def _keep_card(self, dataset: str, card: Card) -> None:
         """Store the card beside the table, with the properties of earlier ones.

@@ -88,6 +88,15 @@ def test_a_broken_file_costs_itself(go, tmp_path):
     assert "truncated" in result.file_errors[f"{tmp_path.name}/torn.xyz"]
 
 
+def test_names_in_another_encoding(go, tmp_path):
+    folder = tmp_path / "in"
+    write(folder / "a.xyz").rename(folder / os.fsdecode(b"M\xfcller.xyz"))
+    (folder / os.fsdecode(b"M\xfcll.xyz")).write_text("no frame\n")
+    result, _ = go([folder])
+    assert (result.kept, list(result.file_errors)) == (5, ["in/M\ufffdll.xyz"])
+    result.model_dump_json()
+
+
 def test_bad_rows_cost_themselves(go, tmp_path):
     path = write(tmp_path / "a.xyz")
     lines = path.read_text().splitlines(keepends=True)

@@ -138,6 +138,13 @@ def test_any_format_ase_reads(tmp_path: Path) -> None:
         assert len(read_structures(tmp_path / name)[0]) == 4
 
 
+def test_a_stress_of_six_numbers_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    line = 'Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 energy=-1 stress="1 2 3 4 5 6" q=1'
+    (tmp_path / "six.xyz").write_text(f"1\n{line}\nFe 0 0 0\n")
+    (found,) = read_structures(tmp_path / "six.xyz")
+    assert found.info == {"q": 1}, "without labels"
+
+
 def test_a_frame_says_how_it_went(home: Home) -> None:
     potential = open_potential("foreign:emt", home)
     done = frame(relax_many([bulk("Cu", a=3.5)], potential)[0])

@@ -54,7 +54,12 @@ def is_disordered(atoms: Atoms) -> bool:
     """Whether a site is shared by several elements or partly empty: ASE takes the first element and says so aside."""
     occupancies = atoms.info.get("occupancy")
     sites = occupancies.values() if isinstance(occupancies, dict) else ()
-    return any(len(site) > 1 or min(site.values()) < FULL for site in sites)
+    return any(len(site) > 1 or not all(map(_is_full, site.values())) for site in sites)
+
+
+def _is_full(occupancy: Any) -> bool:
+    """Whether a site is wholly occupied: one of which nothing is stated (`?` or `.` in a CIF) is."""
+    return isinstance(occupancy, str) or occupancy >= FULL
 
 
 def holds_atoms(constraint: Any) -> bool:

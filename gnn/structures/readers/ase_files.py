@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 
 import ase.io
@@ -14,6 +15,9 @@ from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.ase_atoms import is_disordered, raw_of_atoms
 from gnn.structures.readers.opening import plain_file
 from gnn.structures.readers.raw import DISORDERED, Bad, Raw, Row, UnreadableFile
+
+CHARGE_TOLERANCE = 1e-3
+SQLITE = b"SQLite format 3\0"
 
 
 def read_traj(path: Path, rules: ReadingRules) -> Iterator[Row]:
@@ -38,17 +42,24 @@ def read_db(path: Path, rules: ReadingRules) -> Iterator[Row]:
     """The rows of an ASE database, in the order of their ids; key-value pairs and data count as info."""
     del rules
     with plain_file(path) as plain:
-        for row in connect(str(plain), use_lock_file=False).select(sort="id"):
+        for row in connect(str(plain), type=_kind_of_database(plain), use_lock_file=False).select(sort="id"):
             atoms = row.toatoms()
             atoms.info = {**dict(row.data), **row.key_value_pairs, **atoms.info}
             raw = raw_of_atoms(atoms)
-            yield _with_charge(raw, row.get("charge"))
+            yield _with_charge(raw, float(row.get("charge") or 0))
 
 
-def _with_charge(raw: Raw, charge: float | None) -> Raw:
-    """ASE's database keeps a system's charge apart; 0 is what it says of every neutral or unstated one."""
-    if charge and "total_charge" not in raw.values:
-        raw.values["total_charge"] = charge
+def _kind_of_database(path: Path) -> str:
+    """What ASE calls it, by its content: names end as they like."""
+    with path.open("rb") as stream:
+        return "db" if stream.read(len(SQLITE)) == SQLITE else "json"
+
+
+def _with_charge(raw: Raw, charge: float) -> Raw:
+    """ASE's database gives the sum of the initial charges as the charge of a system: not one unless whole, or if 0."""
+    whole = round(charge) if isfinite(charge) else 0
+    if whole and abs(charge - whole) < CHARGE_TOLERANCE and "total_charge" not in raw.values:
+        raw.values["total_charge"] = whole
     return raw
 
 

@@ -28,6 +28,9 @@ from gnn.structures.units import (
 Floats = NDArray[np.float64]
 GroupBy = Literal["none", "column", "file", "folder", "formula", "chemical_system"]
 
+GROUP_DIGITS = 8
+"""Digits of a file's sha256 in the name of its group: names such as relax/opt.traj are those of many files."""
+
 NO_VALUE = frozenset({"", "na", "n/a", "null", "none", "-", "--"})
 """What tables write where there is no number; `nan` is one, and is refused where an energy is due."""
 
@@ -237,7 +240,7 @@ class Converter:
             return self._group_of_column(raw, rule.template or f"{{{rule.column}}}", rule.remove)
         names = {
             "none": lambda: None,
-            "file": lambda: source.file,
+            "file": lambda: f"{source.file}#{source.sha256[:GROUP_DIGITS]}",
             "folder": lambda: source.file.rpartition("/")[0] or source.file,
             "formula": lambda: reduced_formula(raw.numbers),
             "chemical_system": lambda: chemical_system(raw.numbers),

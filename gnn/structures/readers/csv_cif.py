@@ -14,7 +14,7 @@ from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.cif import raw_of_cif
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, unreadable_row
+from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableRow, unreadable_row
 from gnn.structures.readers.structures import decode
 
 MAX_FIELD = 1 << 27
@@ -69,6 +69,8 @@ def _row(row: dict[str | None, Any], column: str) -> Row:
         return Bad("unreadable-row: more or fewer fields than the header", str(text)[:SHOWN])
     try:
         raw = _crystal(text or "")
+    except UnreadableRow as error:
+        return Bad(str(error), str(text)[:SHOWN])
     except Exception as error:  # noqa: BLE001 - pymatgen raises whatever its parsing steps on; the reason is kept
         return Bad(unreadable_row(error), str(text)[:SHOWN])
     raw.values |= {str(key): _value(value) for key, value in row.items() if key != column}

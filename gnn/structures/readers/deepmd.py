@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,12 @@ def read_deepmd(path: Path, rules: ReadingRules) -> Iterator[Row]:
     system = _System.of(path, rules)
     folders = sorted(folder for folder in path.glob("set.*") if folder.is_dir())
     blocks = [_npy_frames(folder) for folder in folders] or [_raw_frames(path)]
-    for block in blocks:
-        for frame in block:
-            yield system.row(frame)
+    empty = True
+    for frame in chain.from_iterable(blocks):
+        empty = False
+        yield system.row(frame)
+    if empty:
+        raise UnreadableFile(f"{path.name}: a system without frames")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class _System:
             numbers = self.type_numbers[types[real]]
         if frame["coord"].size != 3 * len(real):
             return Bad(f"array-length: coord has {frame['coord'].size} numbers where {3 * len(real)} are due")
+        if self.periodic and frame["box"].size != 9:
+            return Bad(f"array-length: box has {frame['box'].size} numbers where 9 are due")
         values: dict[str, Any] = {NAMES.get(name, name): frame[name] for name in LABELS if name in frame}
         if values.get("forces") is not None and np.size(values["forces"]) == 3 * len(real):
             values["forces"] = np.reshape(values["forces"], (-1, 3))[real]
@@ -128,6 +133,8 @@ def _npy_frames(folder: Path) -> Iterator[dict[str, Floats]]:
     """The frames of one set.* folder; arrays are one line a frame."""
     arrays = {"coord": _load(_due(folder, "coord.npy"))}
     n = len(arrays["coord"])
+    if n == 0:
+        return
     for name in ("box", *LABELS, "real_atom_types"):
         path = _present(folder, f"{name}.npy")
         if path is not None:
@@ -169,6 +176,8 @@ def _raw_frames(folder: Path) -> Iterator[dict[str, Floats]]:
     streams = {name: open_text(path) for name, path in paths.items()}
     try:
         for index, lines in enumerate(zip_longest(*streams.values())):
+            if not any((line or "").strip() for line in lines):
+                continue
             frame = dict(zip(streams, lines, strict=True))
             yield {name: _numbers(line, f"{folder.name}/{name}.raw", index) for name, line in frame.items()}
     finally:

@@ -14,12 +14,17 @@ from ase import Atoms
 
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.ase_atoms import raw_of_atoms
+from gnn.structures.readers.lookup import usual_names
 from gnn.structures.readers.opening import open_text
 from gnn.structures.readers.raw import SHOWN, Bad, Row, UnreadableFile, unreadable_row
 
 SYMBOL = re.compile(r"[A-Z][a-z]{0,2}")
-SIX = re.compile(r'\b(stress|virial)=(["{\[])(\s*[-+.\deE]+(?:[\s,]+[-+.\deE]+){5}[\s,]*)(["}\]])')
-"""Numbers stand apart: were that left open, the digits of nine could be taken for six in a billion ways."""
+TENSOR = re.compile(
+    rf"\b({'|'.join(sorted(usual_names('stress') | usual_names('virial')))})="
+    r'("(?:_JSON\s)?[-+.\deE\s,\[\]{}]*"|\{[-+.\deE\s,{}]*\}|\[[-+.\deE\s,\[\]]*\])',
+    re.IGNORECASE,
+)
+PUNCTUATION = re.compile(r'_JSON|[\[\]{},"]')
 OTHER_NAMES = {"stress": "stress_tensor", "virial": "virials"}
 """Under the first name of each pair ASE takes nine numbers only."""
 
@@ -72,10 +77,33 @@ def _reason(error: Exception) -> str:
 
 
 def _frame(lines: list[str]) -> Row:
-    lines[1] = SIX.sub(lambda found: f"{OTHER_NAMES[found[1]]}={found[2]}{found[3]}{found[4]}", lines[1])
     try:
-        atoms = ase.io.read(io.StringIO("".join(lines)), format="extxyz")
+        atoms = _atoms(lines)
     except Exception as error:  # noqa: BLE001 - ASE raises whatever its parsing steps on; the reason is kept
         return Bad(_reason(error), "".join(lines[:3])[:SHOWN])
-    assert isinstance(atoms, Atoms)
     return raw_of_atoms(atoms)
+
+
+def read_atoms(path: Path) -> Iterator[Atoms]:
+    """The frames as ASE reads them.
+
+    Raises:
+        UnreadableFile: as `read_extxyz`; a bad frame raises what ASE does.
+    """
+    with open_text(path) as stream:
+        yield from map(_atoms, frames(stream, path.name))
+
+
+def _atoms(lines: list[str]) -> Atoms:
+    head, comment, *body = lines
+    atoms = ase.io.read(io.StringIO("".join([head, TENSOR.sub(_flat, comment), *body])), format="extxyz")
+    assert isinstance(atoms, Atoms)
+    return atoms
+
+
+def _flat(tensor: re.Match[str]) -> str:
+    """A stress or virial as ASE reads it: numbers in a row, six of them under a name that ASE leaves alone."""
+    name, numbers = tensor[1], PUNCTUATION.sub(" ", tensor[2]).split()
+    if len(numbers) == 6:
+        name = OTHER_NAMES.get(name, name)
+    return f'{name}="{" ".join(numbers)}"'

@@ -110,6 +110,11 @@ def _size(value: Any) -> int:
         return len(value)
 
 
+def usual_names(label: str) -> frozenset[str]:
+    """The usual names of a label, in lower case."""
+    return _FULL_SPELLINGS[label]
+
+
 def is_label(key: str) -> bool:
     """Whether a key is one of the usual names of any label."""
     return any(_word(key) in names for names in _FULL_SPELLINGS.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gnn.errors import InputError
+from gnn.errors import InputError, told
 from gnn.structures.cards import AUTO, Card, ReadingRules, Units
 from gnn.structures.readers.archive import is_archive, unpacked
 from gnn.structures.readers.ase_files import read_any_ase, read_db, read_traj
@@ -30,7 +30,7 @@ from gnn.structures.readers.raw import (
     unreadable_row,
 )
 from gnn.structures.readers.sniffing import sniffed
-from gnn.structures.readers.sources import inside, source_name, source_sha256
+from gnn.structures.readers.sources import inside, printable, source_name, source_sha256
 from gnn.structures.readers.vasp import read_outcar, read_vasprun
 from gnn.structures.record import Record, Source
 
@@ -165,7 +165,7 @@ def _reader(name: str, card: Card) -> Reader:
     try:
         return READERS[ALIASES.get(name, name)]
     except KeyError:
-        known = ", ".join(sorted([*READERS, *ALIASES, PARQUET, ARCHIVE]))
+        known = ", ".join(sorted([*READERS, *ALIASES, PARQUET]))
         raise InputError(f"card {card.name}: there is no reader {name!r}; known are: {known}") from None
 
 
@@ -174,12 +174,21 @@ def _read_rows(
 ) -> Iterator[Record | Rejected]:
     converter = Converter(card, rules, reader.units, reader.group, remark)
     first, past = rules.rows or (0, None)
-    with costs_the_file(path):
-        for row, raw in enumerate(reader.read(path, rules)):
-            if past is not None and row >= past:
-                return
-            if row >= first:
-                yield _converted(converter, raw, Source(file.file, row, file.sha256))
+    for row, raw in enumerate(_raw_rows(path, rules, reader)):
+        if past is not None and row >= past:
+            return
+        if row >= first:
+            yield _converted(converter, raw, Source(file.file, row, file.sha256))
+
+
+def _raw_rows(path: Path, rules: ReadingRules, reader: Reader) -> Iterator[Row]:
+    """What the reader gives; whatever a library raises at a file costs that file and not the others."""
+    try:
+        yield from reader.read(path, rules)
+    except InputError:
+        raise
+    except Exception as error:
+        raise UnreadableFile(f"{path.name}: {told(error)}") from error
 
 
 def _converted(converter: Converter, raw: Row, source: Source) -> Record | Rejected:
@@ -208,7 +217,7 @@ def _read_archive(
         if not members:
             raise UnreadableFile(f"{path.name}: an archive without data")
         for member in members:
-            name = f"{file}!{member.relative_to(folder).as_posix()}"
+            name = printable(f"{file}!{member.relative_to(folder).as_posix()}")
             try:
                 yield from read_member(member, card, name, sha256, remark)
             except InputError as error:

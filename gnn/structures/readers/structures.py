@@ -42,14 +42,23 @@ def decode(value: Any) -> Raw:
         UnreadableRow: it is none, is disordered, or names an unknown element.
     """
     if isinstance(value, str):
-        from gnn.structures.readers.cif import raw_of_cif
-
-        return raw_of_cif(value)
+        return _of_cif(value)
     if isinstance(value, Mapping):
         for keys, decoder in DECODERS.items():
             if all(key in value for key in keys):
                 return _guarded(decoder, value)
     raise UnreadableRow(f"unreadable-row: no structure but {str(value)[:80]!r}")
+
+
+def _of_cif(text: str) -> Raw:
+    from gnn.structures.readers.cif import raw_of_cif
+
+    try:
+        return raw_of_cif(text)
+    except UnreadableRow:
+        raise
+    except Exception as error:  # noqa: BLE001 - pymatgen raises whatever its parsing steps on; the reason is kept
+        raise UnreadableRow(unreadable_row(error)) from None
 
 
 def _guarded(decoder: Any, value: Mapping[str, Any]) -> Raw:

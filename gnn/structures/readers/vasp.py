@@ -33,7 +33,8 @@ META = {
 NO_META = ("NONE", "T", "F", ".TRUE.", ".FALSE.")
 U_IN_OUTCAR = "LDA+U is selected"
 UNSET = ("--", "")
-TAIL_BYTES = 4096
+TAIL_BYTES = 1 << 18
+"""Behind the times an OUTCAR may have the table of a profile."""
 DEFAULT_NELM = 60
 HEAD_BYTES = 1 << 20
 ENDS = {"vasp-xml": b"</modeling>", "vasp-out": b"General timing and accounting"}

@@ -217,6 +217,35 @@ def test_compaction_changes_versions_and_not_the_digest(lake, card, record_of):
     assert lake.append("set", [record_of(number) for number in range(5)], card).kept == 1
 
 
+def test_versions_after_two_collections(lake, card, record_of):
+    for number in range(3):
+        lake.append("set", [record_of(number)], card)
+    first = lake.collect_garbage("set", [])
+    for number in range(3, 5):
+        lake.append("set", [record_of(number)], card)
+    second = lake.collect_garbage("set", [])
+    assert len(first) == 3 and len(second) == 3, "the merged file and two new ones, none twice"
+    assert lake.collect_garbage("set", []) == []
+    assert [(version.version, version.rows) for version in lake.versions("set")][-2:] == [(1, 2), (0, 1)]
+    digests = {version.version: version.content_digest for version in lake.versions("set")}
+    newest = lake.version("set")
+    assert digests[newest] == digests[newest - 1] == lake._computed_digest("set", newest)
+    assert len(set(digests.values())) == 5
+    for read in (lake.read, lambda *arguments: list(lake.record_batches(*arguments))):
+        with pytest.raises(InputError, match=r"set@0 was deleted by `sluice lake gc`"):
+            read("set", 0)
+
+
+def test_a_digest_that_no_commit_tells(lake, card, record_of):
+    lake.append("set", [record_of(0)], card)
+    commit = lake.root / "set" / "_delta_log" / f"{0:020}.json"
+    commit.write_text(commit.read_text().replace("sluice.content_digest", "another"))
+    lake.append("set", [record_of(1)], card)
+    assert None not in [version.content_digest for version in lake.versions("set")]
+    lake.collect_garbage("set", [])
+    assert lake.versions("set")[-1].content_digest is None
+
+
 def test_flags_are_set_on_the_way_in(lake, card, record_of):
     wild = replace(record_of(1), forces=np.full((2, 3), 100.0))
     lake.append("set", [wild], card)

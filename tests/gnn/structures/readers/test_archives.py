@@ -87,3 +87,10 @@ def test_a_truncated_archive_costs_the_file(tmp_path, xyz, card):
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(UnreadableFile):
         list(read_records(path, card))
+
+
+def test_a_name_in_another_encoding(tmp_path, xyz, card, read_all):
+    path = tmp_path / "all.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        archive.add(xyz, "Müller.xyz")
+    assert read_all(path, card)[0].source.file == f"{tmp_path.name}/all.tar!M\ufffdller.xyz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ from pymatgen.io.cif import CifWriter
 from gnn.errors import InputError
 from gnn.structures.cards import Card, generic_card, structures_card
 from gnn.structures.readers import UnreadableFile, read_records
+from gnn.structures.readers.raw import DISORDERED
 
 
 @pytest.fixture
 def table(tmp_path, frames) -> Path:
-    import csv
-
     path = tmp_path / "crystals.csv"
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["material_id", "cif", "formation_energy_per_atom", "gap"])
@@ -57,6 +57,17 @@ def test_rows_of_a_csv_that_cannot_be_read_cost_themselves(table, csv_card):
     kinds = [getattr(record, "code", "kept") for record in records]
     assert kinds[-2:] == ["unreadable-row", "unreadable-row"] and kinds.count("kept") >= 4
     assert len(kinds) == 7
+
+
+def test_a_disordered_crystal_is_counted_as_one(table, csv_card):
+    alloy = Structure(np.eye(3) * 3.0, [{"Cu": 0.5, "Al": 0.5}], [[0, 0, 0]])
+    header = table.read_text().splitlines()[0]
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, header.split(","), restval="0.5")
+        writer.writeheader()
+        writer.writerow({"cif": str(CifWriter(alloy))})
+    (found,) = read_records(table, csv_card)
+    assert found.reason == DISORDERED
 
 
 def test_a_table_that_ends_within_a_field_is_cut_short(table, csv_card):

@@ -9,6 +9,7 @@ from records import assert_same
 
 from gnn.errors import InputError
 from gnn.structures.readers import UnreadableFile, read_records
+from gnn.structures.readers.sources import source_sha256
 
 
 @pytest.mark.parametrize("kind", ["npy", "raw"])
@@ -18,7 +19,7 @@ def test_deepmd(tmp_path, frames, card, read_all, kind):
     assert len(records) == 5
     for record, atoms in zip(records, frames, strict=True):
         assert_same(record, atoms)
-    assert {record.group for record in records} == {f"{tmp_path.name}/data_0"}
+    assert {record.group for record in records} == {f"{tmp_path.name}/data_0#{source_sha256(folder)[:8]}"}
 
 
 def test_deepmd_elements_from_the_card(tmp_path, frames, card, read_all):
@@ -65,3 +66,29 @@ def test_damaged_deepmd_costs_the_system(tmp_path, frames, card, kind):
     next(folder.rglob(f"coord.{kind}")).unlink()
     with pytest.raises(UnreadableFile, match="coord"):
         list(read_records(folder, card))
+
+
+def test_a_box_that_is_none_costs_its_frames(tmp_path, frames, card):
+    folder = write_system(tmp_path / "d", frames, "npy")
+    np.save(folder / "set.000" / "box.npy", np.full((len(frames), 3), 5.0))
+    reasons = {record.reason for record in read_records(folder, card)}
+    assert reasons == {"array-length: box has 3 numbers where 9 are due"}
+
+
+def test_a_set_without_frames(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "npy")
+    (folder / "set.001").mkdir()
+    for path in (folder / "set.000").iterdir():
+        np.save(folder / "set.001" / path.name, np.load(path)[:0])
+    assert len(read_all(folder, card)) == len(frames)
+    (folder / "set.000").rename(tmp_path / "away")
+    with pytest.raises(UnreadableFile, match="d: a system without frames"):
+        list(read_records(folder, card))
+
+
+def test_empty_lines_are_no_frames(tmp_path, frames, card, read_all):
+    folder = write_system(tmp_path / "d", frames, "raw")
+    for name in ("coord", "box", "energy"):
+        path = folder / f"{name}.raw"
+        path.write_text(path.read_text().rstrip("\n") + "\n\n")
+    assert len(read_all(folder, card)) == len(frames)

@@ -171,6 +171,14 @@ def test_disordered_structures_and_unknown_elements_are_rejected(tmp_path, frame
     assert [getattr(record, "code", "kept") for record in records] == ["kept", "disordered", "unknown-element"]
 
 
+def test_a_bad_cif_costs_its_row(tmp_path, frames, read_all):
+    good = AseAtomsAdaptor.get_structure(frames[0]).to(fmt="cif")
+    path = tmp_path / "cifs.json"
+    path.write_text(json.dumps([{"cif": good}, {"cif": "data_x\n_cell_length_a 3\n"}, {"cif": "no crystal"}]))
+    found = list(read_records(path, generic_card("x", "t")))
+    assert [getattr(record, "code", "kept") for record in found] == ["kept", "unreadable-row", "unreadable-row"]
+
+
 def test_long_lists_are_read_piece_by_piece(tmp_path, frames, vasp_json, read_all, monkeypatch):
     from gnn.structures.readers import json_rows
 

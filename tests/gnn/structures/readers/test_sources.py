@@ -53,6 +53,40 @@ def test_a_document_alone_is_tried(tree):
     assert names(expand([tree / "b" / "README.md", tree / "c.db"]), tree) == ["c.db"]
 
 
+GAUSSIAN = " Entering Gaussian System, Link 0=g16\n"
+XYZ = '1\nProperties=species:S:1:pos:R:3 energy=-1 pbc="F F F"\nHe 0 0 0\n'
+
+
+def test_texts_of_a_folder_are_read_where_they_begin_as_data(tmp_path):
+    for name, text in (
+        ("mol.log", GAUSSIAN), ("si.txt", XYZ), ("a.json.txt", '[{"atoms": 1}]'), ("run.log", "it began\n"),
+        ("notes.txt", "words\n"), ("README.txt", XYZ),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text)
+    assert names(expand([tmp_path]), tmp_path) == ["a.json.txt", "mol.log", "si.txt"]
+    assert names(expand([f"{tmp_path}/*.log"]), tmp_path) == ["mol.log"]
+
+
+def test_a_text_that_is_named_is_read(tree):
+    (tree / "run.log").write_text("it began\n")
+    assert names(expand([tree / "run.log", tree / "c.db"]), tree) == ["run.log", "c.db"]
+
+
+def test_only_documents(tmp_path):
+    (tmp_path / "notes.txt").write_text("words\n")
+    (tmp_path / "README.md").write_text("words\n")
+    for argument in (tmp_path, f"{tmp_path}/*"):
+        with pytest.raises(InputError, match=r"only documents \(README\.md, notes\.txt\) in .*; name a file itself"):
+            expand([argument])
+
+
+def test_a_link_back_is_not_followed(tree):
+    (tree / "b" / "latest").symlink_to(".")
+    (tree / "b" / "up").symlink_to(tree)
+    (tree / "other").symlink_to(tree / "sys")
+    assert names(expand([tree]), tree) == ["b/1.xyz", "b/2.xyz", "c.db", "other", "sys"]
+
+
 @pytest.mark.parametrize(("name", "document"), [("card.md", True), ("LICENSE", True), (".x", True), ("a.xyz", False)])
 def test_documents(name, document):
     assert is_document(Path(name)) is document

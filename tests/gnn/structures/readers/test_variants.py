@@ -55,6 +55,25 @@ def test_words_in_a_comment_are_no_labels(tmp_path, card, read_all):
     assert read_all(path, card)[0].energy is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"_JSON [[1.0, 6, 5], [6, 2, 4], [5, 4, 3]]"',
+        "[[1, 6, 5], [6, 2, 4], [5, 4, 3]]",
+        "[1, 6, 5, 6, 2, 4, 5, 4, 3]",
+        "{{1 6 5} {6 2 4} {5 4 3}}",
+        '"[1, 2, 3, 4, 5, 6]"',
+        "[1, 2, 3, 4, 5, 6]",
+    ],
+)
+@pytest.mark.parametrize("key", ["stress", "REF_stress"])
+def test_ways_to_write_a_stress(tmp_path, card, read_all, key, text):
+    line = f'Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 {key}={text} energy=-1.5 q=1'
+    (tmp_path / "a.xyz").write_text(f"1\n{line}\nFe 0 0 0\n")
+    (record,) = read_all(tmp_path / "a.xyz", card)
+    assert record.stress.tolist() == [1, 2, 3, 4, 5, 6] and record.energy == -1.5
+
+
 @pytest.mark.parametrize("key", ["stress", "virial"])
 def test_six_numbers_where_ase_takes_nine(xyz, frames, card, read_all, key):
     """In ASE's order; a virial is -stress x volume."""

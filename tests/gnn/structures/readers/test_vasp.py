@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.units import GPa
 
+from gnn.files import file_sha256
 from gnn.structures.cards import generic_card
 from gnn.structures.readers import UnreadableFile, read_records
 from gnn.structures.readers.vasp import _converged_in_outcar, theory_of
@@ -66,7 +67,7 @@ def test_all_ionic_steps_are_one_group(tmp_path, read_all):
     path = vasprun(tmp_path / "vasprun.xml", [(-10.0, -9.9), (-10.5, -10.4), (-10.6, -10.5)])
     records = read_all(path, generic_card("x"))
     assert [record.free_energy for record in records] == [-10.0, -10.5, -10.6]
-    assert {record.group for record in records} == {f"{tmp_path.name}/vasprun.xml"}
+    assert {record.group for record in records} == {f"{tmp_path.name}/vasprun.xml#{file_sha256(path)[:8]}"}
 
 
 def test_compressed(tmp_path, read_all):
@@ -93,6 +94,15 @@ def test_outcar_convergence(tmp_path):
     end = " FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n"
     path.write_text(f"---- aborting loop because EDIFF is reached ----\n{end}---- Iteration\n{end}")
     assert _converged_in_outcar(path) == [True, False]
+
+
+def test_a_profile_behind_the_end_of_an_outcar(tmp_path):
+    profile = "   routine                        0.213093                            415   2\n" * 200
+    path = tmp_path / "OUTCAR"
+    path.write_text(f" General timing and accounting informations for this job:\n{profile}")
+    with pytest.raises(UnreadableFile) as caught:
+        list(read_records(path, generic_card("x")))
+    assert "truncated" not in str(caught.value), "it has its end, though no step"
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
