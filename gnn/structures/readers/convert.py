@@ -189,7 +189,7 @@ class Converter:
         rules = self.rules
         if rules.theory_column is not None:
             return self._theory_of_column(raw, rules.theory_column)
-        theory = rules.theory or raw.theory or _text(raw.values.get("theory"))
+        theory = rules.theory or raw.theory or _text(raw.values.get("theory")) or self.card.fallback_theory
         if theory is None:
             raise InputError(
                 f"neither the file nor card {self.card.name} says the level of theory; give --theory KEY "
