@@ -34,7 +34,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "stress": ("stress", "stresses", "stress_tensor", "virial_stress"),
     "virial": ("virial", "virials"),
     "magmoms": ("magmoms", "magnetic_moments", "magmom"),
-    "charges": ("charges", "atomic_charges", "partial_charges"),
+    "charges": ("charges", "atomic_charges", "partial_charges", "charge"),
     "total_charge": ("total_charge", "charge", "net_charge"),
     "multiplicity": ("multiplicity", "spin_multiplicity"),
     "config_type": ("config_type", "configuration_type"),
@@ -43,6 +43,12 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 
 ONE_NUMBER = frozenset({"energy", "free_energy"})
 """Labels that are one number a structure; an array under one of their names is something else."""
+
+WHOLE = frozenset({"total_charge", "multiplicity"})
+"""Labels that are one bare number: under the same name stand values of the atoms, of a single one too."""
+
+PER_ATOM = frozenset({"magmoms", "charges"})
+"""Labels that are one number an atom; a word in their place is none, and says nothing."""
 
 ARRAYS = frozenset({"forces", "stress", "virial", "magmoms", "charges"})
 """Labels that are several numbers; one number under one of their names is something else: a total, a largest one."""
@@ -97,10 +103,11 @@ def _can_be(label: str, value: Any) -> bool:
     if value is None or isinstance(value, bool | np.bool_):
         return False  # a bare word in the comment of an XYZ file is a true flag
     if isinstance(value, str):
-        return True
+        return label not in PER_ATOM
     if label in ONE_NUMBER:
         return _size(value) == 1  # ASE writes per-atom `energies` beside the energy
-    return label not in ARRAYS or isinstance(value, list | tuple) or np.ndim(value) > 0
+    several = isinstance(value, list | tuple) or np.ndim(value) > 0
+    return (label not in ARRAYS or several) and not (label in WHOLE and several)
 
 
 def _size(value: Any) -> int:

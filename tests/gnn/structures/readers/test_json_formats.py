@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import pytest
 from ase.units import GPa
+from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from records import assert_same
 
@@ -169,6 +171,40 @@ def test_disordered_structures_and_unknown_elements_are_rejected(tmp_path, frame
     path.write_text(json.dumps([{"structure": entry} for entry in (good, shared, unknown)]))
     records = list(read_records(path, card))
     assert [getattr(record, "code", "kept") for record in records] == ["kept", "disordered", "unknown-element"]
+
+
+@pytest.mark.filterwarnings("ignore:Structure charge")
+@pytest.mark.parametrize(
+    ("states", "stated", "read"),
+    [((8 / 3, -2), None, None), ((2.67, -2), None, None), ((2, -1), None, 2), ((2.67, -2), 1, 1), ((0, 0), -1, -1)],
+)
+def test_oxidation_states_are_no_charge_that_a_crystal_could_not_have(tmp_path, card, read_all, states, stated, read):
+    """Thirds leave rounding errors, rounded thirds more; a whole charge is a charge, whatever it is from."""
+    places = np.random.default_rng(0).random((7, 3))
+    structure = Structure(Lattice.cubic(9), ["Fe"] * 3 + ["O"] * 4, places, charge=stated)
+    structure.add_oxidation_state_by_site([states[0]] * 3 + [states[1]] * 4)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (record,) = read_all(path, card)
+    assert record.total_charge == read
+
+
+@pytest.mark.filterwarnings("ignore:Structure charge")
+def test_a_fractional_charge_that_is_stated_is_refused(tmp_path, card):
+    structure = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]], charge=0.5)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (refused,) = read_records(path, card)
+    assert isinstance(refused, Rejected) and "total_charge is 0.5" in refused.reason
+
+
+def test_charges_of_sites_are_charges_of_atoms(tmp_path, card, read_all):
+    structure = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structure.add_site_property("charge", [1.2, -1.2])
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (record,) = read_all(path, card)
+    assert record.total_charge is None and record.charges.tolist() == [1.2, -1.2]
 
 
 def test_long_lists_are_read_piece_by_piece(tmp_path, frames, vasp_json, read_all, monkeypatch):

@@ -69,6 +69,17 @@ def test_totals_and_largest_values_beside_arrays_are_left_alone():
     assert usual({"magmom": 1.2}, "magmoms")[1] is MISSING
 
 
+def test_charges_of_atoms_are_no_charge_of_the_whole():
+    """Also of a single atom; and a number is no charges of atoms, however it is written."""
+    for charges in (np.array([0.9, -0.9]), [0.9, -0.9], np.array([0.1])):
+        assert usual({"dft_charge": charges}, "total_charge")[1] is MISSING
+        assert usual({"dft_charge": charges}, "charges") == ("dft_charge", charges)
+    for value in (1, "1", "", np.float64(1)):
+        assert usual({"charge": value, "charges": [0.5, 0.5]}, "total_charge") == ("charge", value)
+        assert usual({"charge": value, "charges": [0.5, 0.5]}, "charges")[0] == "charges"
+    assert usual({"multiplicity": [1, 2]}, "multiplicity")[1] is MISSING
+
+
 def test_words_in_the_comment_of_an_xyz_file_are_no_labels():
     assert usual({"energy": True}, "energy")[1] is MISSING
     assert usual({"energy": "calculation unavailable"}, "energy")[1] == "calculation unavailable", "it says why"
