@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -69,11 +68,8 @@ class Converter:
             UnreadableRow: a label is no number, or has the wrong shape.
             InputError: the card must say more.
         """
-        n = len(raw.numbers)
-        if not self.rules.labels:
-            raw.values = electrons_of(raw.values)
-        elif not self.explained:
-            self._look_for_strangers(raw, n)
+        if self.rules.labels and not self.explained:
+            self._look_for_strangers(raw)
         pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
         cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
         return Record(
@@ -83,24 +79,40 @@ class Converter:
             positions=np.asarray(raw.positions, dtype=float) * self.length,
             cell=cell,
             pbc=pbc,
-            total_charge=_integer(self._value(raw, "total_charge")[1], "total_charge"),
-            multiplicity=_integer(self._value(raw, "multiplicity")[1], "multiplicity"),
-            energy=self._energy(raw, "energy", n),
-            free_energy=self._energy(raw, "free_energy", n),
-            forces=self._forces(raw, n),
-            stress=self._stress(raw, cell) if pbc.all() else None,
-            magmoms=_per_atom(self._value(raw, "magmoms")[1], n),
-            charges=_per_atom(self._value(raw, "charges")[1], n),
+            total_charge=self._electrons(raw, "total_charge"),
+            multiplicity=self._electrons(raw, "multiplicity"),
             fixed=raw.fixed,
             tags=raw.tags,
-            properties=self._properties(raw, n),
             config_type=self.rules.config_type or _text(self._value(raw, "config_type")[1]),
             group=self._group(raw, source),
             flags=raw.flags,
             source=source,
+            **(self._labels(raw, cell, pbc) if self.rules.labels else {}),
         )
 
-    def _look_for_strangers(self, raw: Raw, n: int) -> None:
+    def _electrons(self, raw: Raw, label: Literal["total_charge", "multiplicity"]) -> int | None:
+        """Part of the structure; of one that is read without labels, what is no whole number is left where it is."""
+        try:
+            return _integer(self._value(raw, label)[1], label)
+        except UnreadableRow:
+            if self.rules.labels:
+                raise
+            return None
+
+    def _labels(self, raw: Raw, cell: Floats, pbc: NDArray[np.bool_]) -> dict[str, Any]:
+        """Fields of the record that are labels."""
+        n = len(raw.numbers)
+        return {
+            "energy": self._energy(raw, "energy", n),
+            "free_energy": self._energy(raw, "free_energy", n),
+            "forces": self._forces(raw, n),
+            "stress": self._stress(raw, cell) if pbc.all() else None,
+            "magmoms": _per_atom(self._value(raw, "magmoms")[1], n),
+            "charges": _per_atom(self._value(raw, "charges")[1], n),
+            "properties": self._properties(raw, n),
+        }
+
+    def _look_for_strangers(self, raw: Raw) -> None:
         """Numbers beside the structure of which nobody says what they are, though an energy or forces are missing.
 
         Raises:
@@ -109,7 +121,7 @@ class Converter:
         energy, forces = (usual(raw.values, label)[1] is not MISSING for label in ("energy", "forces"))
         if energy and forces:
             return
-        numbers, arrays = numeric_names(raw.values), vector_names(raw.values, n)
+        numbers, arrays = numeric_names(raw.values), vector_names(raw.values, len(raw.numbers))
         if numbers and not energy and (not forces or self.units.energy is None):
             raise InputError(self._undeclared(numbers))
         if numbers and not energy:
@@ -312,17 +324,6 @@ def _number(value: Any, key: str) -> float | None:
     if array.size != 1:
         raise UnreadableRow(f"array-length: {key} has {array.size} numbers where 1 is due")
     return float(array.ravel()[0])
-
-
-def electrons_of(values: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of its electrons where that is a whole number: no label, but part of the structure."""
-    found = {}
-    for label in ("total_charge", "multiplicity"):
-        key, value = usual(values, label)
-        with suppress(UnreadableRow):
-            if (number := _integer(value, key)) is not None:
-                found[key] = number
-    return found
 
 
 def _integer(value: Any, key: str) -> int | None:
