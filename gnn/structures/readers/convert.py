@@ -13,7 +13,7 @@ from gnn.errors import InputError
 from gnn.structures.cards import Card, CardProperty, ReadingRules, Units, force_unit
 from gnn.structures.readers.lookup import MISSING, filled, find, is_label, usual
 from gnn.structures.readers.raw import Raw, UnreadableRow
-from gnn.structures.record import Record, Source, reduced_formula
+from gnn.structures.record import Record, Source, as_read, reduced_formula
 from gnn.structures.units import (
     ENERGY_UNITS,
     LENGTH_UNITS,
@@ -237,8 +237,7 @@ class Converter:
         due = n if declared.level == "atom" else 1
         if array.size != due:
             raise UnreadableRow(f"array-length: property {name} has {array.size} numbers where {due} are due")
-        scaled = array.ravel() * declared.factor
-        return [float(value) for value in scaled] if declared.level == "atom" else float(scaled[0])
+        return as_read((array.ravel() * declared.factor).tolist())
 
     def _group(self, raw: Raw, source: Source) -> str | None:
         rule = self.rules.group
