@@ -11,7 +11,7 @@ from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.lookup import MISSING, find
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow, is_unreadable
 from gnn.structures.readers.structures import decode, looks_like_structure
 
 CHUNK = 1 << 20
@@ -38,7 +38,7 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
         for entry in entries(stream, path.name):
             for keys, node in leaves(by_rows(entry, rules.columns.structure), rules.columns.structure, ()):
                 row = _row(node, rules, keys)
-                found |= isinstance(row, Raw)
+                found |= _is_of_structure(row, node, rules.columns.structure)
                 yield row
     if not found:
         raise InputError(
@@ -165,6 +165,15 @@ def _row(node: Any, rules: ReadingRules, keys: tuple[str, ...]) -> Row:
         return _structure_row(node, rules, keys)
     except UnreadableRow as error:
         return Bad(str(error), f"{where} {str(node)[:SHOWN]}")
+
+
+def _is_of_structure(row: Row, node: Any, structure: str | None) -> bool:
+    """Whether there is a structure where it was looked for, be it one that has to be refused."""
+    if isinstance(row, Raw):
+        return True
+    if not isinstance(node, Mapping):
+        return False
+    return structure is None or looks_like_structure(find(node, structure)) or not is_unreadable(row.reason)
 
 
 def _structure_row(node: Mapping[str, Any], rules: ReadingRules, keys: tuple[str, ...]) -> Raw:
