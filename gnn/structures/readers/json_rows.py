@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,12 +48,22 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
 
 
 def entries(stream: TextIO, name: str) -> Iterator[Any]:
-    """The items of a top-level list, one at a time without loading the rest; else the values there are, one or many."""
-    buffer = stream.read(CHUNK).lstrip(" \t\r\n")
-    if buffer.startswith("["):
-        yield from _items(buffer[1:], stream, name)
-    else:
-        yield from _values(buffer + stream.read())
+    """The items of top-level lists, one at a time without loading the rest; else the values there are, one or many."""
+    buffer = _begun("", stream)
+    while buffer.startswith("["):
+        rest = yield from _items(buffer[1:], stream, name)
+        buffer = _begun(rest, stream)
+        if not buffer:
+            return
+    yield from _values(buffer + stream.read())
+
+
+def _begun(buffer: str, stream: TextIO) -> str:
+    """The text from the next value on; "" where there is none."""
+    while not (buffer := buffer[_skip_separators(buffer, 0) :]):
+        if not (buffer := stream.read(CHUNK)):
+            return ""
+    return buffer
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -66,12 +76,13 @@ def _values(text: str) -> Iterator[Any]:
         yield value
 
 
-def _items(buffer: str, stream: TextIO, name: str) -> Iterator[Any]:
+def _items(buffer: str, stream: TextIO, name: str) -> Generator[Any, None, str]:
+    """The items of a list whose bracket is open; returns what was read beyond its end."""
     decoder, start, chunk = json.JSONDecoder(), 0, CHUNK
     while True:
         start = _skip_separators(buffer, start)
         if buffer.startswith("]", start):
-            return
+            return buffer[start + 1 :]
         try:
             item, end = decoder.raw_decode(buffer, start)
         except json.JSONDecodeError:

@@ -219,6 +219,20 @@ def test_charges_of_sites_are_charges_of_atoms(tmp_path, card, read_all):
     assert record.total_charge is None and record.charges.tolist() == [1.2, -1.2]
 
 
+@pytest.mark.parametrize("between", ["\n", "", ",\n", "\n" + 300 * " "])
+def test_what_follows_a_list_is_read_too(tmp_path, frames, vasp_json, read_all, monkeypatch, between):
+    from gnn.structures.readers import json_rows
+
+    monkeypatch.setattr(json_rows, "CHUNK", 97)
+    path = tmp_path / "x.jsonl"
+    first, second, last = ([pymatgen_entry(atoms) for atoms in part] for part in (frames[:2], frames[2:4], frames[4:]))
+    path.write_text(between.join([json.dumps(first), json.dumps(second), json.dumps(last[0]), ""]))
+    assert len(read_all(path, vasp_json)) == 5
+    path.write_text(f"{json.dumps(first)}\nand words")
+    with pytest.raises(UnreadableFile):
+        list(read_records(path, vasp_json))
+
+
 def test_long_lists_are_read_piece_by_piece(tmp_path, frames, vasp_json, read_all, monkeypatch):
     from gnn.structures.readers import json_rows
 
