@@ -68,7 +68,7 @@ def _begun(buffer: str, stream: TextIO) -> str:
 
 def _values(text: str) -> Iterator[Any]:
     """One value after the other, as in files with one document a line."""
-    decoder, end = json.JSONDecoder(), len(text.rstrip())
+    decoder, end = json.JSONDecoder(), len(text.rstrip(" \t\r\n,"))
     value, start = decoder.raw_decode(text)
     yield value
     while start < end:

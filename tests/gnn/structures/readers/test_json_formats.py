@@ -163,10 +163,10 @@ def test_json_without_structures_says_what_to_write(tmp_path, card):
 
 
 def test_a_file_of_refused_structures_is_read(tmp_path, card):
-    """Under the usual name of a structure and under a card's; words in their place are none."""
+    """Under the usual name of a structure and under a card's; numbers in their place are none."""
     structure = Structure(Lattice.cubic(4.2), [{"Fe": 0.5, "Ni": 0.5}, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]).as_dict()
     path = tmp_path / "x.json"
-    path.write_text(json.dumps([{"structure": structure, "id": "mp-1"}]))
+    path.write_text(json.dumps([{"structure": structure, "id": 1}]))
     for named in (None, "structure"):
         (refused,) = read_records(path, card.model_copy(update={"columns": Columns(structure=named)}))
         assert isinstance(refused, Rejected) and refused.code == "disordered"
