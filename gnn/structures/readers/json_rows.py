@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
-from gnn.structures.readers.lookup import MISSING, find
+from gnn.structures.readers.lookup import MISSING, WHOLE, can_be, find, labels_named, the_one
 from gnn.structures.readers.opening import open_text
 from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow, is_unreadable
 from gnn.structures.readers.structures import decode, looks_like_structure
@@ -190,10 +190,39 @@ def _is_of_structure(row: Row, node: Any, structure: str | None) -> bool:
 def _structure_row(node: Mapping[str, Any], rules: ReadingRules, keys: tuple[str, ...]) -> Raw:
     key = rules.columns.structure or _structure_key(node)
     raw = decode(node if key is None else find(node, key))
-    for folder in LABEL_FOLDERS:
-        if isinstance(node.get(folder), Mapping):
-            raw.values |= node[folder]
-    raw.values |= {name: value for name, value in node.items() if name != key}
+    raw.values |= _stated({name: value for name, value in node.items() if name != key}, rules)
     raw.values |= {f"key{depth}": name for depth, name in enumerate(keys)}
     raw.values |= dict(zip(rules.levels, keys, strict=False))
     return raw
+
+
+def _stated(node: Mapping[str, Any], rules: ReadingRules) -> dict[str, Any]:
+    """What stands in the dictionaries beside a structure, then in the row itself, where null replaces nothing.
+
+    Raises:
+        InputError: two of them state a label that is to be read and differ.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for place, name, value in _places(node):
+        if name in values and value is None:
+            continue
+        if name in values:
+            _refuse_rivals(name, {places[name]: values[name], place: value}, rules)
+        values[name], places[name] = value, place
+    return values
+
+
+def _places(node: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Path, name and value of everything that counts as the row's own."""
+    for folder in LABEL_FOLDERS:
+        if isinstance(node.get(folder), Mapping):
+            yield from ((f"{folder}.{name}", name, value) for name, value in node[folder].items())
+    yield from ((name, name, value) for name, value in node.items())
+
+
+def _refuse_rivals(name: str, found: Mapping[str, Any], rules: ReadingRules) -> None:
+    for label in labels_named(name):
+        due = rules.labels or label in WHOLE
+        if due and getattr(rules.columns, label) is None:
+            the_one(label, {path: value for path, value in found.items() if can_be(label, value)})

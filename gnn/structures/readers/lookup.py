@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -86,19 +87,26 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
         InputError: several keys fit and disagree; the card must say which.
     """
     names = _FULL_SPELLINGS[label]
-    found = [(key, value) for key, value in values.items() if _word(key) in names and _can_be(label, value)]
-    if not found:
-        return "", MISSING
-    if any(not _same(found[0][1], value) for _, value in found[1:]):
-        keys = " and ".join(repr(key) for key, _ in found)
+    return the_one(label, {k: value for k, value in values.items() if _word(k) in names and can_be(label, value)})
+
+
+def the_one(label: str, found: Mapping[str, Any]) -> tuple[str, Any]:
+    """The first of the keys that fit a label, and its value; ("", MISSING) where there is none.
+
+    Raises:
+        InputError: they disagree; the card must say which.
+    """
+    key, first = next(iter(found.items()), ("", MISSING))
+    if any(not _same(first, value) for value in islice(found.values(), 1, None)):
+        keys = " and ".join(repr(key) for key in found)
         raise InputError(
-            f'{keys} both look like the {label} and differ; write [columns] {label} = "{found[0][0]}" in a card, '
+            f'{keys} both look like the {label} and differ; write [columns] {label} = "{key}" in a card, '
             "with the one that is meant"
         )
-    return found[0]
+    return key, first
 
 
-def _can_be(label: str, value: Any) -> bool:
+def can_be(label: str, value: Any) -> bool:
     """Whether a value has the form of a label. Words are let through: they may say why there is no number."""
     if value is None or isinstance(value, bool | np.bool_):
         return False  # a bare word in the comment of an XYZ file is a true flag
@@ -117,9 +125,14 @@ def _size(value: Any) -> int:
         return len(value)
 
 
+def labels_named(key: str) -> list[str]:
+    """Labels of which a key is one of the usual names."""
+    return [label for label, names in _FULL_SPELLINGS.items() if _word(key) in names]
+
+
 def is_label(key: str) -> bool:
     """Whether a key is one of the usual names of any label."""
-    return any(_word(key) in names for names in _FULL_SPELLINGS.values())
+    return bool(labels_named(key))
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -127,7 +140,7 @@ def _same(left: Any, right: Any) -> bool:
         if np.size(left) == np.size(right) == 1:  # of one atom, a value an atom is the value
             left, right = np.ravel(left), np.ravel(right)
         return bool(np.shape(left) == np.shape(right) and np.allclose(left, right, rtol=0, atol=1e-8, equal_nan=True))
-    except TypeError:
+    except (TypeError, ValueError):  # words, or lists of lists of several lengths
         return bool(left == right)
 
 

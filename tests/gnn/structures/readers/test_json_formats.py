@@ -219,6 +219,35 @@ def test_charges_of_sites_are_charges_of_atoms(tmp_path, card, read_all):
     assert record.total_charge is None and record.charges.tolist() == [1.2, -1.2]
 
 
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (
+            {"energy": -5.0, "data": {"energy": -2.5}},
+            r"'data\.energy' and 'energy' both look like the energy",
+        ),
+        ({"output": {"energy": -5.0}, "data": {"energy": -2.5}}, r"write \[columns\] energy = \"output\.energy\""),
+        ({"energy": -5.0, "data": {"energy": -5.0}}, None),
+        ({"energy": None, "data": {"energy": -5.0}}, None),
+        ({"data": {"energy": -5.0, "id": 1}, "output": {"id": 2}, "id": 3}, None),
+    ],
+)
+def test_energies_in_two_places_that_differ_are_an_error(tmp_path, frames, read_all, stated, words):
+    """Unless the card says which, or none is read."""
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": AseAtomsAdaptor.get_structure(frames[0]).as_dict()} | stated]))
+    card = Card(name="x", theory="t", units=Units(energy="eV"))
+    if words is None:
+        assert read_all(path, card)[0].energy == -5.0
+        return
+    with pytest.raises(InputError, match=words):
+        read_all(path, card)
+    for column, energy in (("data.energy", -2.5), ("energy", stated.get("energy", -2.5))):
+        told = card.model_copy(update={"columns": Columns(energy=column)})
+        assert read_all(path, told)[0].energy == energy
+    assert read_all(path, card.model_copy(update={"labels": False}))[0].energy is None
+
+
 @pytest.mark.parametrize("between", ["\n", "", ",\n", "\n" + 300 * " "])
 def test_what_follows_a_list_is_read_too(tmp_path, frames, vasp_json, read_all, monkeypatch, between):
     from gnn.structures.readers import json_rows

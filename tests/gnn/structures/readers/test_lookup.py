@@ -53,6 +53,11 @@ def test_two_that_differ_are_an_error(other):
         usual({"forces": np.ones((2, 3)), "REF_forces": other}, "forces")
 
 
+def test_lists_of_several_lengths_are_compared_too():
+    ragged = [[0.0] * 3, [0.0]]
+    assert usual({"forces": ragged, "REF_forces": [[0.0] * 3, [0.0]]}, "forces") == ("forces", ragged)
+
+
 def test_per_atom_energies_beside_the_energy_are_left_alone():
     assert usual({"energies": np.array([-1.0, -2.0]), "energy": -3.0}, "energy") == ("energy", -3.0)
 
