@@ -141,14 +141,13 @@ def structure_id(record: Record) -> str:
 
 
 LABEL_DECIMALS = 9
+LABELS = ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
+"""Fields that are labels, beside the declared properties."""
 
 
 def label_hash(record: Record) -> str:
     """sha256 (hex) of a record's labels, rounded to 1e-9, so that re-reading a file finds the same labels."""
-    labels: dict[str, Any] = {
-        name: _rounded_label(getattr(record, name))
-        for name in ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
-    }
+    labels: dict[str, Any] = {name: _rounded_label(getattr(record, name)) for name in LABELS}
     labels["properties"] = {name: _rounded_label(as_read(value)) for name, value in sorted(record.properties.items())}
     return hashlib.sha256(canonical_json(labels).encode()).hexdigest()
 

@@ -74,7 +74,7 @@ class Converter:
         cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
         return Record(
             dataset=self.card.name,
-            theory=self._theory(raw),
+            theory=self.theory(raw),
             numbers=raw.numbers,
             positions=np.asarray(raw.positions, dtype=float) * self.length,
             cell=cell,
@@ -84,7 +84,7 @@ class Converter:
             fixed=raw.fixed,
             tags=raw.tags,
             config_type=self.rules.config_type or _text(self._value(raw, "config_type")[1]),
-            group=self._group(raw, source),
+            group=self.group(raw, source),
             flags=raw.flags,
             source=source,
             **(self._labels(raw, cell, pbc) if self.rules.labels else {}),
@@ -197,7 +197,13 @@ class Converter:
             return -_voigt(array, self.rules.stress.order, key) * scale / volume
         return stress_from_virial(_matrix(array, key) * scale, volume)
 
-    def _theory(self, raw: Raw) -> str:
+    def theory(self, raw: Raw) -> str:
+        """The row's level of theory.
+
+        Raises:
+            UnreadableRow: it lacks the column that says it.
+            InputError: neither file nor card tells, or the card does not know what the column says.
+        """
         rules = self.rules
         if rules.theory_column is not None:
             return self._theory_of_column(raw, rules.theory_column)
@@ -239,7 +245,8 @@ class Converter:
             raise UnreadableRow(f"array-length: property {name} has {array.size} numbers where {due} are due")
         return as_read((array.ravel() * declared.factor).tolist())
 
-    def _group(self, raw: Raw, source: Source) -> str | None:
+    def group(self, raw: Raw, source: Source) -> str | None:
+        """What the row must stay together with in a split: the card's word, else the row's own, else the format's."""
         rule = self.rules.group
         by = self.default_group if rule is None else rule.by
         if rule is None and raw.group is not None:
