@@ -211,9 +211,9 @@ def file_card(path: Path, home: Home, manifest: CheckpointManifest, card: str | 
     from gnn.structures.readers import UnreadableFile
 
     chosen = card_for("evaluated", home, card or AUTO, theory)
-    said, usual = theory is not None or chosen.theory is not None, manifest.usual_theory
+    said, usual = chosen.theory or chosen.fallback_theory, manifest.usual_theory
     error = first_error(path, chosen)
-    if error is not None and not said and usual is not None:
+    if error is not None and said is None and usual is not None:
         chosen = chosen.with_theory(usual)
         error = first_error(path, chosen)
     if error is None:

@@ -20,7 +20,9 @@ def evaluate(
         str, typer.Option(help="train, valid, test or all; of the model's own split of a set it was trained on.")
     ] = "test",
     card: Annotated[str | None, typer.Option(help="Card that says how the file is read.")] = None,
-    theory: Annotated[str | None, typer.Option(help="Level of theory of the file's labels.")] = None,
+    theory: Annotated[
+        str | None, typer.Option(help="Level of theory of the file's labels, where neither file nor card tells.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:

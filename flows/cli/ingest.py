@@ -21,7 +21,10 @@ def ingest(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help=FILES)],
     dataset: Annotated[str, typer.Option("--dataset", help="Name of the data set in the lake.")],
     card: Annotated[str | None, typer.Option("--card", help="Card: a name, a .toml file, or 'auto'.")] = None,
-    theory: Annotated[str | None, typer.Option("--theory", help="Level of theory, as pbe/vasp-pw520.")] = None,
+    theory: Annotated[
+        str | None,
+        typer.Option("--theory", help="Level of theory, where neither file nor card tells, as pbe/vasp-pw520."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read DFT files into the lake; what is there already is not added again."""

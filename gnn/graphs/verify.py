@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gnn.errors import SluiceError
-from gnn.structures.record import label_hash, structure_id
+from gnn.structures.record import as_read, label_hash, structure_id
 
 PLAIN = ("theory", "total_charge", "multiplicity", "energy", "free_energy")
 LISTS = ("numbers", "positions", "cell", "pbc", "forces", "stress", "magmoms", "charges")
@@ -50,7 +50,7 @@ def _records(batch: pa.RecordBatch) -> list[Any]:
     return [
         SimpleNamespace(
             **{name: column[row] for name, column in (plain | lists).items()},
-            properties={key: values[0] if len(values) == 1 else values for key, values in properties[row] or []},
+            properties={key: as_read(values) for key, values in properties[row] or []},
         )
         for row in range(batch.num_rows)
     ]

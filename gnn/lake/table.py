@@ -200,8 +200,9 @@ class Lake:
     def _keep_card(self, dataset: str, card: Card) -> None:
         """Store the card beside the table, with the properties of earlier ones.
 
-        A card without a licence does not replace one that has it. A theory that was said for some rows only is not
-        remembered. One that was kept before anything was, as of files that could not be read, binds nobody.
+        A card without a licence does not replace one that has it. A theory that was said for some rows only, by card or
+        command line, is not remembered. One that was kept before anything was, as of files that could not be read,
+        binds nobody.
         """
         path = self._folder(dataset) / CARD
         if path.is_file() and delta.exists(self._folder(dataset)):
@@ -209,8 +210,11 @@ class Lake:
             _agree(dataset, before, card)
             properties = {**before.properties, **card.properties}
             says_more = card.licence is not None or before.licence is None
-            theory = card.theory if card.theory == before.theory else None
-            card = (card if says_more else before).model_copy(update={"properties": properties, "theory": theory})
+            theories = {
+                name: getattr(card, name) if getattr(card, name) == getattr(before, name) else None
+                for name in ("theory", "fallback_theory")
+            }
+            card = (card if says_more else before).model_copy(update={"properties": properties, **theories})
         text = card.model_dump_json(indent=1, exclude_unset=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)

@@ -183,6 +183,9 @@ class Card(ReadingRules):
     properties: dict[PropertyName, CardProperty] = Field(default_factory=dict)
     files: tuple[FileRules, ...] = ()
     expected: Expected = Expected()
+    fallback_theory: str | None = Field(
+        default=None, description="level of theory of rows for which neither file nor card tells one"
+    )
 
     @field_validator("files", mode="before")
     @classmethod
@@ -218,15 +221,15 @@ class Card(ReadingRules):
         Raises:
             InputError: the card itself says another theory.
         """
-        if theory is None or theory == self.theory:
+        if theory is None or theory in (self.theory, self.fallback_theory):
             return self
-        if self.theory is not None or self.theory_column is not None:
-            said = self.theory or f"column {self.theory_column}"
+        said = self.theory or (self.theory_column and f"column {self.theory_column}") or self.fallback_theory
+        if said is not None:
             raise InputError(
                 f"--theory {theory} contradicts card {self.name}, which says {said}; leave --theory out or give "
                 "--card auto"
             )
-        return self.model_copy(update={"theory": theory})
+        return self.model_copy(update={"fallback_theory": theory})
 
 
 def _file_rules(item: Any) -> Any:

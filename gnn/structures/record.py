@@ -45,7 +45,7 @@ class Record:
 
     Shapes: numbers (N,), positions (N, 3), cell (3, 3), pbc (3,), forces (N, 3), stress (6,), magmoms, charges, fixed
     and tags (N,). `properties` holds the targets that the data set's card declares: a float for level "structure", a
-    flat list of N floats for level "atom".
+    flat list of N floats for level "atom", where one atom's is a float.
     """
 
     dataset: str
@@ -141,16 +141,20 @@ def structure_id(record: Record) -> str:
 
 
 LABEL_DECIMALS = 9
+LABELS = ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
+"""Fields that are labels, beside the declared properties."""
 
 
 def label_hash(record: Record) -> str:
     """sha256 (hex) of a record's labels, rounded to 1e-9, so that re-reading a file finds the same labels."""
-    labels: dict[str, Any] = {
-        name: _rounded_label(getattr(record, name))
-        for name in ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
-    }
-    labels["properties"] = {name: _rounded_label(value) for name, value in sorted(record.properties.items())}
+    labels: dict[str, Any] = {name: _rounded_label(getattr(record, name)) for name in LABELS}
+    labels["properties"] = {name: _rounded_label(as_read(value)) for name, value in sorted(record.properties.items())}
     return hashlib.sha256(canonical_json(labels).encode()).hexdigest()
+
+
+def as_read(value: float | list[float]) -> float | list[float]:
+    """A property as it comes back from a table, where one number is the same whether it is an atom's or the whole's."""
+    return float(np.ravel(value)[0]) if np.size(value) == 1 else value
 
 
 def _rounded_label(value: float | Sequence[float] | Floats | None) -> Any:
@@ -245,7 +249,7 @@ def row_to_record(row: dict[str, Any]) -> Record:
         ValueError: an array's length does not fit `n_atoms`.
     """
     n = row["n_atoms"]
-    properties = {key: values[0] if len(values) == 1 else list(values) for key, values in (row.get("properties") or [])}
+    properties = {key: as_read(list(values)) for key, values in (row.get("properties") or [])}
     source = None
     if row.get("source_file") is not None:
         source = Source(row["source_file"], row["source_row"], row["source_sha256"])

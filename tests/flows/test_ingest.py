@@ -187,7 +187,7 @@ def test_structures_without_labels_are_said_to_be(go, tmp_path):
 def test_which_card(home, tmp_path, repository):
     assert card_for("new", home, None, "a/b").reader == "auto"
     assert card_for("mp20", home, None, None).reader == "csv-cif"
-    assert card_for("mp20", home, "auto", "a/b").theory == "a/b"
+    assert card_for("mp20", home, "auto", "a/b").fallback_theory == "a/b"
     assert card_for("ge", home, "mlearn", None).theory == "pbe/vasp-pw520"
     home.cards.mkdir(parents=True)
     (home.cards / "mp20.toml").write_text('theory = "mine/x"')
@@ -202,6 +202,18 @@ def test_a_table_remembers_its_card(go, tmp_path, home):
     result, _ = go([write(tmp_path / "b.xyz", 2, start=9)], theory=None)
     assert result.theories == ["pbe/own"]
     assert Lake(home.lake).card("si").licence == "MIT"
+
+
+def test_what_a_file_tells_comes_before_the_theory_that_is_given(go, tmp_path, home):
+    """And before the one that was given for other files of the set, which serves again where files are silent."""
+    silent, telling = write(tmp_path / "silent.xyz"), write(tmp_path / "telling.xyz", start=5)
+    telling.write_text(telling.read_text().replace("energy=", "theory=hse/own energy="))
+    result, _ = go([silent, telling])
+    assert result.theories == ["hse/own", "pbe/x"]
+    more, new = write(tmp_path / "more.xyz", start=10), write(tmp_path / "new.xyz", start=15)
+    new.write_text(new.read_text().replace("energy=", "theory=hse/own energy="))
+    assert go([new], theory=None)[0].theories == ["hse/own"]
+    assert go([more], theory=None)[0].theories == ["pbe/x"]
 
 
 # the verbs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from gnn.errors import InputError
 from gnn.structures.cards import Card, CardProperty, ReadingRules, Units, force_unit
 from gnn.structures.readers.lookup import MISSING, filled, find, is_label, usual
 from gnn.structures.readers.raw import Raw, UnreadableRow
-from gnn.structures.record import Record, Source, reduced_formula
+from gnn.structures.record import Record, Source, as_read, reduced_formula
 from gnn.structures.units import (
     ENERGY_UNITS,
     LENGTH_UNITS,
@@ -72,38 +71,51 @@ class Converter:
             UnreadableRow: a label is no number, or has the wrong shape.
             InputError: the card must say more.
         """
-        n = len(raw.numbers)
-        if not self.rules.labels:
-            raw.values = electrons_of(raw.values)
-        elif not self.explained:
-            self._look_for_strangers(raw, n)
+        if self.rules.labels and not self.explained:
+            self._look_for_strangers(raw)
         pbc = raw.pbc if self.rules.pbc is None else np.array(self.rules.pbc)
         cell = np.asarray(raw.cell, dtype=float) * self.length if pbc.any() else np.zeros((3, 3))
         return Record(
             dataset=self.card.name,
-            theory=self._theory(raw),
+            theory=self.theory(raw),
             numbers=raw.numbers,
             positions=np.asarray(raw.positions, dtype=float) * self.length,
             cell=cell,
             pbc=pbc,
-            total_charge=_integer(self._value(raw, "total_charge")[1], "total_charge"),
-            multiplicity=_integer(self._value(raw, "multiplicity")[1], "multiplicity"),
-            energy=self._energy(raw, "energy", n),
-            free_energy=self._energy(raw, "free_energy", n),
-            forces=self._forces(raw, n),
-            stress=self._stress(raw, cell) if pbc.all() else None,
-            magmoms=_per_atom(self._value(raw, "magmoms")[1], n),
-            charges=_per_atom(self._value(raw, "charges")[1], n),
+            total_charge=self._electrons(raw, "total_charge"),
+            multiplicity=self._electrons(raw, "multiplicity"),
             fixed=raw.fixed,
             tags=raw.tags,
-            properties=self._properties(raw, n),
             config_type=self.rules.config_type or _text(self._value(raw, "config_type")[1]),
-            group=self._group(raw, source),
+            group=self.group(raw, source),
             flags=raw.flags,
             source=source,
+            **(self._labels(raw, cell, pbc) if self.rules.labels else {}),
         )
 
-    def _look_for_strangers(self, raw: Raw, n: int) -> None:
+    def _electrons(self, raw: Raw, label: Literal["total_charge", "multiplicity"]) -> int | None:
+        """Part of the structure; of one that is read without labels, what is no whole number is left where it is."""
+        try:
+            return _integer(self._value(raw, label)[1], label)
+        except UnreadableRow:
+            if self.rules.labels:
+                raise
+            return None
+
+    def _labels(self, raw: Raw, cell: Floats, pbc: NDArray[np.bool_]) -> dict[str, Any]:
+        """Fields of the record that are labels."""
+        n = len(raw.numbers)
+        return {
+            "energy": self._energy(raw, "energy", n),
+            "free_energy": self._energy(raw, "free_energy", n),
+            "forces": self._forces(raw, n),
+            "stress": self._stress(raw, cell) if pbc.all() else None,
+            "magmoms": _per_atom(self._value(raw, "magmoms")[1], n),
+            "charges": _per_atom(self._value(raw, "charges")[1], n),
+            "properties": self._properties(raw, n),
+        }
+
+    def _look_for_strangers(self, raw: Raw) -> None:
         """Numbers beside the structure of which nobody says what they are, though an energy or forces are missing.
 
         Raises:
@@ -112,7 +124,7 @@ class Converter:
         energy, forces = (usual(raw.values, label)[1] is not MISSING for label in ("energy", "forces"))
         if energy and forces:
             return
-        numbers, arrays = numeric_names(raw.values), vector_names(raw.values, n)
+        numbers, arrays = numeric_names(raw.values), vector_names(raw.values, len(raw.numbers))
         if numbers and not energy and (not forces or self.units.energy is None):
             raise InputError(self._undeclared(numbers))
         if numbers and not energy:
@@ -188,11 +200,17 @@ class Converter:
             return -_voigt(array, self.rules.stress.order, key) * scale / volume
         return stress_from_virial(_matrix(array, key) * scale, volume)
 
-    def _theory(self, raw: Raw) -> str:
+    def theory(self, raw: Raw) -> str:
+        """The row's level of theory.
+
+        Raises:
+            UnreadableRow: it lacks the column that says it.
+            InputError: neither file nor card tells, or the card does not know what the column says.
+        """
         rules = self.rules
         if rules.theory_column is not None:
             return self._theory_of_column(raw, rules.theory_column)
-        theory = rules.theory or raw.theory or _text(raw.values.get("theory"))
+        theory = rules.theory or raw.theory or _text(raw.values.get("theory")) or self.card.fallback_theory
         if theory is None:
             raise InputError(
                 f"neither the file nor card {self.card.name} says the level of theory; give --theory KEY "
@@ -228,10 +246,10 @@ class Converter:
         due = n if declared.level == "atom" else 1
         if array.size != due:
             raise UnreadableRow(f"array-length: property {name} has {array.size} numbers where {due} are due")
-        scaled = array.ravel() * declared.factor
-        return [float(value) for value in scaled] if declared.level == "atom" else float(scaled[0])
+        return as_read((array.ravel() * declared.factor).tolist())
 
-    def _group(self, raw: Raw, source: Source) -> str | None:
+    def group(self, raw: Raw, source: Source) -> str | None:
+        """What the row must stay together with in a split: the card's word, else the row's own, else the format's."""
         rule = self.rules.group
         by = self.default_group if rule is None else rule.by
         if rule is None and raw.group is not None:
@@ -315,17 +333,6 @@ def _number(value: Any, key: str) -> float | None:
     if array.size != 1:
         raise UnreadableRow(f"array-length: {key} has {array.size} numbers where 1 is due")
     return float(array.ravel()[0])
-
-
-def electrons_of(values: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of its electrons where that is a whole number: no label, but part of the structure."""
-    found = {}
-    for label in ("total_charge", "multiplicity"):
-        key, value = usual(values, label)
-        with suppress(UnreadableRow):
-            if (number := _integer(value, key)) is not None:
-                found[key] = number
-    return found
 
 
 def _integer(value: Any, key: str) -> int | None:

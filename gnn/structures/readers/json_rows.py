@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from gnn.errors import InputError
 from gnn.structures.cards import ReadingRules
-from gnn.structures.readers.lookup import MISSING, find
+from gnn.structures.readers.lookup import MISSING, WHOLE, can_be, find, labels_named, the_one
 from gnn.structures.readers.opening import open_text
-from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow
+from gnn.structures.readers.raw import SHOWN, Bad, Raw, Row, UnreadableFile, UnreadableRow, is_unreadable
 from gnn.structures.readers.structures import decode, looks_like_structure
 
 CHUNK = 1 << 20
@@ -38,7 +38,7 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
         for entry in entries(stream, path.name):
             for keys, node in leaves(by_rows(entry, rules.columns.structure), rules.columns.structure, ()):
                 row = _row(node, rules, keys)
-                found |= isinstance(row, Raw)
+                found |= _is_of_structure(row, node, rules.columns.structure)
                 yield row
     if not found:
         raise InputError(
@@ -48,17 +48,27 @@ def read_json(path: Path, rules: ReadingRules) -> Iterator[Row]:
 
 
 def entries(stream: TextIO, name: str) -> Iterator[Any]:
-    """The items of a top-level list, one at a time without loading the rest; else the values there are, one or many."""
-    buffer = stream.read(CHUNK).lstrip(" \t\r\n")
-    if buffer.startswith("["):
-        yield from _items(buffer[1:], stream, name)
-    else:
-        yield from _values(buffer + stream.read())
+    """The items of top-level lists, one at a time without loading the rest; else the values there are, one or many."""
+    buffer = _begun("", stream)
+    while buffer.startswith("["):
+        rest = yield from _items(buffer[1:], stream, name)
+        buffer = _begun(rest, stream)
+        if not buffer:
+            return
+    yield from _values(buffer + stream.read())
+
+
+def _begun(buffer: str, stream: TextIO) -> str:
+    """The text from the next value on; "" where there is none."""
+    while not (buffer := buffer[_skip_separators(buffer, 0) :]):
+        if not (buffer := stream.read(CHUNK)):
+            return ""
+    return buffer
 
 
 def _values(text: str) -> Iterator[Any]:
     """One value after the other, as in files with one document a line."""
-    decoder, end = json.JSONDecoder(), len(text.rstrip())
+    decoder, end = json.JSONDecoder(), len(text.rstrip(" \t\r\n,"))
     value, start = decoder.raw_decode(text)
     yield value
     while start < end:
@@ -66,12 +76,13 @@ def _values(text: str) -> Iterator[Any]:
         yield value
 
 
-def _items(buffer: str, stream: TextIO, name: str) -> Iterator[Any]:
+def _items(buffer: str, stream: TextIO, name: str) -> Generator[Any, None, str]:
+    """The items of a list whose bracket is open; returns what was read beyond its end."""
     decoder, start, chunk = json.JSONDecoder(), 0, CHUNK
     while True:
         start = _skip_separators(buffer, start)
         if buffer.startswith("]", start):
-            return
+            return buffer[start + 1 :]
         try:
             item, end = decoder.raw_decode(buffer, start)
         except json.JSONDecodeError:
@@ -167,13 +178,51 @@ def _row(node: Any, rules: ReadingRules, keys: tuple[str, ...]) -> Row:
         return Bad(str(error), f"{where} {str(node)[:SHOWN]}")
 
 
+def _is_of_structure(row: Row, node: Any, structure: str | None) -> bool:
+    """Whether there is a structure where it was looked for, be it one that has to be refused."""
+    if isinstance(row, Raw):
+        return True
+    if not isinstance(node, Mapping):
+        return False
+    return structure is None or looks_like_structure(find(node, structure)) or not is_unreadable(row.reason)
+
+
 def _structure_row(node: Mapping[str, Any], rules: ReadingRules, keys: tuple[str, ...]) -> Raw:
     key = rules.columns.structure or _structure_key(node)
     raw = decode(node if key is None else find(node, key))
-    for folder in LABEL_FOLDERS:
-        if isinstance(node.get(folder), Mapping):
-            raw.values |= node[folder]
-    raw.values |= {name: value for name, value in node.items() if name != key}
+    raw.values |= _stated({name: value for name, value in node.items() if name != key}, rules)
     raw.values |= {f"key{depth}": name for depth, name in enumerate(keys)}
     raw.values |= dict(zip(rules.levels, keys, strict=False))
     return raw
+
+
+def _stated(node: Mapping[str, Any], rules: ReadingRules) -> dict[str, Any]:
+    """What stands in the dictionaries beside a structure, then in the row itself, where null replaces nothing.
+
+    Raises:
+        InputError: two of them state a label that is to be read and differ.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for place, name, value in _places(node):
+        if name in values and value is None:
+            continue
+        if name in values:
+            _refuse_rivals(name, {places[name]: values[name], place: value}, rules)
+        values[name], places[name] = value, place
+    return values
+
+
+def _places(node: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Path, name and value of everything that counts as the row's own."""
+    for folder in LABEL_FOLDERS:
+        if isinstance(node.get(folder), Mapping):
+            yield from ((f"{folder}.{name}", name, value) for name, value in node[folder].items())
+    yield from ((name, name, value) for name, value in node.items())
+
+
+def _refuse_rivals(name: str, found: Mapping[str, Any], rules: ReadingRules) -> None:
+    for label in labels_named(name):
+        due = rules.labels or label in WHOLE
+        if due and getattr(rules.columns, label) is None:
+            the_one(label, {path: value for path, value in found.items() if can_be(label, value)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "stress": ("stress", "stresses", "stress_tensor", "virial_stress"),
     "virial": ("virial", "virials"),
     "magmoms": ("magmoms", "magnetic_moments", "magmom"),
-    "charges": ("charges", "atomic_charges", "partial_charges"),
+    "charges": ("charges", "atomic_charges", "partial_charges", "charge"),
     "total_charge": ("total_charge", "charge", "net_charge"),
     "multiplicity": ("multiplicity", "spin_multiplicity"),
     "config_type": ("config_type", "configuration_type"),
@@ -43,6 +44,12 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 
 ONE_NUMBER = frozenset({"energy", "free_energy"})
 """Labels that are one number a structure; an array under one of their names is something else."""
+
+WHOLE = frozenset({"total_charge", "multiplicity"})
+"""Labels that are one bare number: under the same name stand values of the atoms, of a single one too."""
+
+PER_ATOM = frozenset({"magmoms", "charges"})
+"""Labels that are one number an atom; a word in their place is none, and says nothing."""
 
 ARRAYS = frozenset({"forces", "stress", "virial", "magmoms", "charges"})
 """Labels that are several numbers; one number under one of their names is something else: a total, a largest one."""
@@ -80,27 +87,35 @@ def usual(values: Mapping[str, Any], label: str) -> tuple[str, Any]:
         InputError: several keys fit and disagree; the card must say which.
     """
     names = _FULL_SPELLINGS[label]
-    found = [(key, value) for key, value in values.items() if _word(key) in names and _can_be(label, value)]
-    if not found:
-        return "", MISSING
-    if any(not _same(found[0][1], value) for _, value in found[1:]):
-        keys = " and ".join(repr(key) for key, _ in found)
+    return the_one(label, {k: value for k, value in values.items() if _word(k) in names and can_be(label, value)})
+
+
+def the_one(label: str, found: Mapping[str, Any]) -> tuple[str, Any]:
+    """The first of the keys that fit a label, and its value; ("", MISSING) where there is none.
+
+    Raises:
+        InputError: they disagree; the card must say which.
+    """
+    key, first = next(iter(found.items()), ("", MISSING))
+    if any(not _same(first, value) for value in islice(found.values(), 1, None)):
+        keys = " and ".join(repr(key) for key in found)
         raise InputError(
-            f'{keys} both look like the {label} and differ; write [columns] {label} = "{found[0][0]}" in a card, '
+            f'{keys} both look like the {label} and differ; write [columns] {label} = "{key}" in a card, '
             "with the one that is meant"
         )
-    return found[0]
+    return key, first
 
 
-def _can_be(label: str, value: Any) -> bool:
+def can_be(label: str, value: Any) -> bool:
     """Whether a value has the form of a label. Words are let through: they may say why there is no number."""
     if value is None or isinstance(value, bool | np.bool_):
         return False  # a bare word in the comment of an XYZ file is a true flag
     if isinstance(value, str):
-        return True
+        return label not in PER_ATOM
     if label in ONE_NUMBER:
         return _size(value) == 1  # ASE writes per-atom `energies` beside the energy
-    return label not in ARRAYS or isinstance(value, list | tuple) or np.ndim(value) > 0
+    several = isinstance(value, list | tuple) or np.ndim(value) > 0
+    return (label not in ARRAYS or several) and not (label in WHOLE and several)
 
 
 def _size(value: Any) -> int:
@@ -115,9 +130,14 @@ def usual_names(label: str) -> frozenset[str]:
     return _FULL_SPELLINGS[label]
 
 
+def labels_named(key: str) -> list[str]:
+    """Labels of which a key is one of the usual names."""
+    return [label for label, names in _FULL_SPELLINGS.items() if _word(key) in names]
+
+
 def is_label(key: str) -> bool:
     """Whether a key is one of the usual names of any label."""
-    return any(_word(key) in names for names in _FULL_SPELLINGS.values())
+    return bool(labels_named(key))
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -125,7 +145,7 @@ def _same(left: Any, right: Any) -> bool:
         if np.size(left) == np.size(right) == 1:  # of one atom, a value an atom is the value
             left, right = np.ravel(left), np.ravel(right)
         return bool(np.shape(left) == np.shape(right) and np.allclose(left, right, rtol=0, atol=1e-8, equal_nan=True))
-    except TypeError:
+    except (TypeError, ValueError):  # words, or lists of lists of several lengths
         return bool(left == right)
 
 

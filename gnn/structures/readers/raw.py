@@ -25,9 +25,18 @@ SHOWN = 200
 """Characters of a row or of an error that are kept for people."""
 
 
+UNREADABLE = "unreadable-row"
+"""The code of rows that nobody can tell anything about."""
+
+
 def unreadable_row(error: Exception) -> str:
     """What a library raised at a row, as the reason why the row is refused."""
-    return f"unreadable-row: {told(error)[:SHOWN]}"
+    return f"{UNREADABLE}: {told(error)[:SHOWN]}"
+
+
+def is_unreadable(reason: str) -> bool:
+    """Whether a row was refused because nobody could tell what it is, rather than for what it is."""
+    return reason.startswith(UNREADABLE)
 
 
 @dataclass(frozen=True)

@@ -155,10 +155,11 @@ def _read(path: Path, card: Card, file: str, sha256: str | None, remark: Remark)
     name = guess_reader(path) if rules.reader == AUTO or path.is_dir() else rules.reader
     with costs_the_file(path):
         sha256 = sha256 or source_sha256(path)
+    source = Source(file, 0, sha256)
     if name == PARQUET:
-        yield from read_parquet(path, card, file, sha256)
+        yield from read_parquet(path, Converter(card, rules, ASE_UNITS, "none", remark), source)
     else:
-        yield from _read_rows(path, card, rules, _reader(name, card), Source(file, 0, sha256), remark)
+        yield from _read_rows(path, card, rules, _reader(name, card), source, remark)
 
 
 def _reader(name: str, card: Card) -> Reader:

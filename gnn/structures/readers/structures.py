@@ -13,6 +13,9 @@ from gnn.structures.readers.raw import DISORDERED, Raw, UnreadableRow, unreadabl
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+CHARGE_ROUNDING = 1e-3
+"""What sums of rounded oxidation states may be off by, in e."""
+
 
 def raw_of_structure(structure: Structure) -> Raw:
     """The raw row of an ordered pymatgen Structure, without labels.
@@ -88,8 +91,8 @@ def _pymatgen_molecule(value: Mapping[str, Any]) -> Raw:
 
 def _with_site_properties(raw: Raw, value: Mapping[str, Any]) -> Raw:
     """What pymatgen keeps beside the sites: the charge, values that every site has, and which atoms do not move."""
-    if value.get("charge"):
-        raw.values["total_charge"] = value["charge"]
+    if charge := _charge(value):
+        raw.values["total_charge"] = charge
     if value.get("spin_multiplicity"):
         raw.values["multiplicity"] = value["spin_multiplicity"]
     stated = [site.get("properties") or {} for site in value["sites"]]
@@ -101,6 +104,15 @@ def _with_site_properties(raw: Raw, value: Mapping[str, Any]) -> Raw:
     if moves is not None and not np.any(moves, axis=1).all():
         raw.fixed = ~np.any(moves, axis=1)
     return raw
+
+
+def _charge(value: Mapping[str, Any]) -> float | None:
+    """The charge, whole where it is so but for rounding; None where it is the sum of oxidation states and not whole."""
+    charge = float(value.get("charge") or 0)
+    if abs(charge - round(charge)) < CHARGE_ROUNDING:
+        return round(charge)
+    decorated = sum(species.get("oxidation_state") or 0 for site in value["sites"] for species in site["species"])
+    return None if abs(charge - decorated) < CHARGE_ROUNDING else charge
 
 
 def _only_species(species: list[Mapping[str, Any]]) -> str:

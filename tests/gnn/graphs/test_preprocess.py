@@ -108,7 +108,8 @@ def test_rows_with_everything_or_next_to_nothing_are_believed(record, free_atom)
     full = record(1, 4, magmoms=np.arange(4.0), charges=np.ones(4), total_charge=1, multiplicity=2,
                   properties={"gap": 1.5, "spins": np.arange(4.0)}, free_energy=-3.0)  # fmt: skip
     bare = record(2, 3, energy=None, forces=None, stress=None)
-    refuse_damaged(records_to_table([full, bare, free_atom(3, -1.0)]), "toy@0")
+    alone = record(4, 1, properties={"spins": [0.1], "gap": 1.5})
+    refuse_damaged(records_to_table([full, bare, alone, free_atom(3, -1.0)]), "toy@0")
 
 
 def test_a_damaged_lake_stops_the_shard(record, workshop, monkeypatch):

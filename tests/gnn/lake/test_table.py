@@ -183,6 +183,9 @@ def test_a_theory_that_was_said_for_some_rows_is_not_remembered(lake, record_of)
     for theory, remembered in (("pbe/x", "pbe/x"), ("pbe/x", "pbe/x"), ("lda/x", None), ("lda/x", None)):
         lake.append("si", [record_of(1)], Card(name="si", theory=theory))
         assert lake.card("si").theory == remembered
+    for theory, remembered in (("pbe/x", "pbe/x"), ("pbe/x", "pbe/x"), ("lda/x", None), ("lda/x", None)):
+        lake.append("ge", [record_of(1)], Card(name="ge", fallback_theory=theory))
+        assert lake.card("ge").fallback_theory == remembered
 
 
 def test_a_card_that_contradicts_the_table_is_refused(lake, record_of):

@@ -96,7 +96,11 @@ def test_a_wrong_file_table_is_named(tmp_path):
 
 
 def test_theory_from_the_command_line():
-    assert generic_card("x").with_theory("pbe/a").theory == "pbe/a"
+    given = generic_card("x").with_theory("pbe/a")
+    assert (given.theory, given.fallback_theory) == (None, "pbe/a"), "what a file tells comes before it"
+    assert given.with_theory("pbe/a") == given.with_theory(None) == given
+    with pytest.raises(InputError, match="contradicts card x, which says pbe/a"):
+        given.with_theory("lda/b")
     assert generic_card("x", "pbe/a").with_theory("pbe/a").theory == "pbe/a"
     assert generic_card("x", "pbe/a").with_theory(None).theory == "pbe/a"
     with pytest.raises(InputError, match="contradicts card x, which says pbe/a"):

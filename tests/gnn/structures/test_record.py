@@ -201,3 +201,11 @@ def test_properties_per_atom_stay_lists(make_record):
     back = table_to_records(records_to_table([record]))[0]
     assert back.properties == {"charge": [0.5, -0.5], "gap": 1.5}
     assert json.loads(json.dumps(record_to_row(record), default=str))["n_atoms"] == 2
+
+
+def test_a_property_of_a_single_atom_is_a_number_on_both_sides_of_a_table(make_record):
+    atom = {"numbers": np.array([26]), "positions": np.zeros((1, 3)), "forces": np.zeros((1, 3))}
+    record = make_record(**atom, properties={"bader": [0.1]})
+    (back,) = table_to_records(records_to_table([record]))
+    assert back.properties == {"bader": 0.1}
+    assert label_hash(back) == label_hash(record) == label_hash(make_record(**atom, properties={"bader": 0.1}))

@@ -16,7 +16,16 @@ from ase.units import GPa
 from records import assert_same
 
 from gnn.errors import InputError
-from gnn.structures.cards import Card, Columns, StressRule, Units, generic_card, structures_card
+from gnn.structures.cards import (
+    Card,
+    CardProperty,
+    Columns,
+    GroupRule,
+    StressRule,
+    Units,
+    generic_card,
+    structures_card,
+)  # fmt: skip
 from gnn.structures.readers import UnreadableFile, read_records
 
 KBAR = 0.1 * GPa
@@ -196,4 +205,23 @@ def test_a_missing_theory_says_what_to_give(xyz):
 
 def test_structures_alone_need_nothing(xyz):
     records = list(read_records(xyz, structures_card("x")))
+    assert all(record.energy is None and record.forces is None for record in records)
     assert len(records) == 5 and records[0].energy is None and records[0].forces is None
+
+
+def test_without_labels_group_theory_charge_and_kind_are_still_found(xyz, crystal, read_all):
+    crystal.info |= {"run": "A", "q": 1, "functional": "PBE", "config_type": "rattled", "multiplicity": 1.5}
+    ase.io.write(xyz, crystal, format="extxyz")
+    card = Card(
+        name="x",
+        labels=False,
+        theory_column="functional",
+        theory_map={"PBE": "pbe/x"},
+        group=GroupRule(by="column", column="run"),
+        columns=Columns(total_charge="q", energy="nowhere"),
+        properties={"q": CardProperty(unit="e")},
+    )
+    (record,) = read_all(xyz, card)
+    assert (record.group, record.theory, record.total_charge, record.config_type) == ("A", "pbe/x", 1, "rattled")
+    assert record.multiplicity is None, "no whole number, and nobody's label"
+    assert record.energy is record.forces is record.stress is None and not record.properties

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import pytest
 from ase.units import GPa
+from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from records import assert_same
 
@@ -160,6 +162,18 @@ def test_json_without_structures_says_what_to_write(tmp_path, card):
         list(read_records(path, card))
 
 
+def test_a_file_of_refused_structures_is_read(tmp_path, card):
+    """Under the usual name of a structure and under a card's; numbers in their place are none."""
+    structure = Structure(Lattice.cubic(4.2), [{"Fe": 0.5, "Ni": 0.5}, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]).as_dict()
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure, "id": 1}]))
+    for named in (None, "structure"):
+        (refused,) = read_records(path, card.model_copy(update={"columns": Columns(structure=named)}))
+        assert isinstance(refused, Rejected) and refused.code == "disordered"
+    with pytest.raises(InputError, match="nothing in it looks like a structure"):
+        list(read_records(path, card.model_copy(update={"columns": Columns(structure="id")})))
+
+
 def test_disordered_structures_and_unknown_elements_are_rejected(tmp_path, frames, card):
     good = AseAtomsAdaptor.get_structure(frames[0]).as_dict()
     shared, unknown = json.loads(json.dumps(good)), json.loads(json.dumps(good))
@@ -177,6 +191,83 @@ def test_a_bad_cif_costs_its_row(tmp_path, frames, read_all):
     path.write_text(json.dumps([{"cif": good}, {"cif": "data_x\n_cell_length_a 3\n"}, {"cif": "no crystal"}]))
     found = list(read_records(path, generic_card("x", "t")))
     assert [getattr(record, "code", "kept") for record in found] == ["kept", "unreadable-row", "unreadable-row"]
+
+
+@pytest.mark.filterwarnings("ignore:Structure charge")
+@pytest.mark.parametrize(
+    ("states", "stated", "read"),
+    [((8 / 3, -2), None, None), ((2.67, -2), None, None), ((2, -1), None, 2), ((2.67, -2), 1, 1), ((0, 0), -1, -1)],
+)
+def test_oxidation_states_are_no_charge_that_a_crystal_could_not_have(tmp_path, card, read_all, states, stated, read):
+    """Thirds leave rounding errors, rounded thirds more; a whole charge is a charge, whatever it is from."""
+    places = np.random.default_rng(0).random((7, 3))
+    structure = Structure(Lattice.cubic(9), ["Fe"] * 3 + ["O"] * 4, places, charge=stated)
+    structure.add_oxidation_state_by_site([states[0]] * 3 + [states[1]] * 4)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (record,) = read_all(path, card)
+    assert record.total_charge == read
+
+
+@pytest.mark.filterwarnings("ignore:Structure charge")
+def test_a_fractional_charge_that_is_stated_is_refused(tmp_path, card):
+    structure = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]], charge=0.5)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (refused,) = read_records(path, card)
+    assert isinstance(refused, Rejected) and "total_charge is 0.5" in refused.reason
+
+
+def test_charges_of_sites_are_charges_of_atoms(tmp_path, card, read_all):
+    structure = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structure.add_site_property("charge", [1.2, -1.2])
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": structure.as_dict()}]))
+    (record,) = read_all(path, card)
+    assert record.total_charge is None and record.charges.tolist() == [1.2, -1.2]
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (
+            {"energy": -5.0, "data": {"energy": -2.5}},
+            r"'data\.energy' and 'energy' both look like the energy",
+        ),
+        ({"output": {"energy": -5.0}, "data": {"energy": -2.5}}, r"write \[columns\] energy = \"output\.energy\""),
+        ({"energy": -5.0, "data": {"energy": -5.0}}, None),
+        ({"energy": None, "data": {"energy": -5.0}}, None),
+        ({"data": {"energy": -5.0, "id": 1}, "output": {"id": 2}, "id": 3}, None),
+    ],
+)
+def test_energies_in_two_places_that_differ_are_an_error(tmp_path, frames, read_all, stated, words):
+    """Unless the card says which, or none is read."""
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"structure": AseAtomsAdaptor.get_structure(frames[0]).as_dict()} | stated]))
+    card = Card(name="x", theory="t", units=Units(energy="eV"))
+    if words is None:
+        assert read_all(path, card)[0].energy == -5.0
+        return
+    with pytest.raises(InputError, match=words):
+        read_all(path, card)
+    for column, energy in (("data.energy", -2.5), ("energy", stated.get("energy", -2.5))):
+        told = card.model_copy(update={"columns": Columns(energy=column)})
+        assert read_all(path, told)[0].energy == energy
+    assert read_all(path, card.model_copy(update={"labels": False}))[0].energy is None
+
+
+@pytest.mark.parametrize("between", ["\n", "", ",\n", "\n" + 300 * " "])
+def test_what_follows_a_list_is_read_too(tmp_path, frames, vasp_json, read_all, monkeypatch, between):
+    from gnn.structures.readers import json_rows
+
+    monkeypatch.setattr(json_rows, "CHUNK", 97)
+    path = tmp_path / "x.jsonl"
+    first, second, last = ([pymatgen_entry(atoms) for atoms in part] for part in (frames[:2], frames[2:4], frames[4:]))
+    path.write_text(between.join([json.dumps(first), json.dumps(second), json.dumps(last[0]), ""]))
+    assert len(read_all(path, vasp_json)) == 5
+    path.write_text(f"{json.dumps(first)}\nand words")
+    with pytest.raises(UnreadableFile):
+        list(read_records(path, vasp_json))
 
 
 def test_long_lists_are_read_piece_by_piece(tmp_path, frames, vasp_json, read_all, monkeypatch):

@@ -53,6 +53,11 @@ def test_two_that_differ_are_an_error(other):
         usual({"forces": np.ones((2, 3)), "REF_forces": other}, "forces")
 
 
+def test_lists_of_several_lengths_are_compared_too():
+    ragged = [[0.0] * 3, [0.0]]
+    assert usual({"forces": ragged, "REF_forces": [[0.0] * 3, [0.0]]}, "forces") == ("forces", ragged)
+
+
 def test_per_atom_energies_beside_the_energy_are_left_alone():
     assert usual({"energies": np.array([-1.0, -2.0]), "energy": -3.0}, "energy") == ("energy", -3.0)
 
@@ -67,6 +72,17 @@ def test_totals_and_largest_values_beside_arrays_are_left_alone():
     assert usual({"magmom": 1.2, "magmoms": np.ones(2)}, "magmoms")[0] == "magmoms"
     assert usual({"force": 0.02, "forces": [[0.0] * 3]}, "forces")[0] == "forces"
     assert usual({"magmom": 1.2}, "magmoms")[1] is MISSING
+
+
+def test_charges_of_atoms_are_no_charge_of_the_whole():
+    """Also of a single atom; and a number is no charges of atoms, however it is written."""
+    for charges in (np.array([0.9, -0.9]), [0.9, -0.9], np.array([0.1])):
+        assert usual({"dft_charge": charges}, "total_charge")[1] is MISSING
+        assert usual({"dft_charge": charges}, "charges") == ("dft_charge", charges)
+    for value in (1, "1", "", np.float64(1)):
+        assert usual({"charge": value, "charges": [0.5, 0.5]}, "total_charge") == ("charge", value)
+        assert usual({"charge": value, "charges": [0.5, 0.5]}, "charges")[0] == "charges"
+    assert usual({"multiplicity": [1, 2]}, "multiplicity")[1] is MISSING
 
 
 def test_words_in_the_comment_of_an_xyz_file_are_no_labels():

@@ -77,8 +77,10 @@ def test_compressed(tmp_path, read_all):
     assert read_all(packed, generic_card("x"))[0].energy == pytest.approx(-10.2)
 
 
-def test_the_theory_that_is_given_wins_over_the_derived_one(tmp_path, read_all):
-    assert read_all(vasprun(tmp_path / "vasprun.xml"), generic_card("x", "my/pbe"))[0].theory == "my/pbe"
+def test_the_theory_of_a_card_wins_over_the_derived_one_and_that_of_the_command_line_does_not(tmp_path, read_all):
+    path = vasprun(tmp_path / "vasprun.xml")
+    assert read_all(path, generic_card("x", "my/pbe"))[0].theory == "my/pbe"
+    assert read_all(path, generic_card("x").with_theory("my/pbe"))[0].theory == "pbe/vasp-pw500"
 
 
 def test_an_electronic_loop_that_ran_to_its_limit_is_flagged(tmp_path, read_all):
