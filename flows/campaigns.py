@@ -295,10 +295,10 @@ def state_of(folder: CampaignFolder, manifest: CampaignManifest) -> str:
 def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCounts:
     """Shards planned, sealed and failed, as the disk has them."""
     from gnn.screening.preparation import number_planned
-    from gnn.screening.shard import read_manifest
+    from gnn.screening.shard import shard_name
 
     total = number_planned(folder.shards)
-    unsealed = {index for index in range(total) if read_manifest(folder.shards, index) is None}
+    unsealed = {index for index in range(total) if not (folder.shards / f"{shard_name(index)}.json").is_file()}
     failed = unsealed & {int(index) for index in manifest.shard_errors}
     return ShardCounts(total=total, done=total - len(unsealed), failed=len(failed))
 

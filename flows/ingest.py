@@ -162,7 +162,7 @@ def ingest_with(
     groups = [paths[start : start + GROUP_FILES] for start in range(0, len(paths), GROUP_FILES)]
     done = [each([str(path) for path in group], dataset, str(home.lake), chosen) for group in groups]
     result = _merged(dataset, len(paths), done)
-    result.warnings.extend(remarks_on(done))
+    result.warnings.extend([*remarks_on(done), *told_theories(theory, chosen, result)])
     if dataset == chosen.name or str(card).endswith(".toml"):  # else another set, read by the rules of this card
         result.warnings.extend(differences(chosen, done, result, was_empty))
     for warning in result.warnings:
@@ -192,6 +192,17 @@ def _merged(dataset: str, n_files: int, groups: list[GroupResult]) -> IngestResu
         quarantined=sum(group.quarantined for group in groups),
         reasons=dict(sorted(reasons.items())),
     )
+
+
+def told_theories(theory: str | None, card: Card, result: IngestResult) -> list[str]:
+    """Levels of theory that files told, where another was given: what they say goes before it."""
+    told = [found for found in result.theories if found != theory]
+    if theory is None or theory != card.fallback_theory or not told:
+        return []
+    return [
+        f"--theory {theory} serves only what tells no level of theory; here is what files told: {', '.join(told)}"
+        f' (a card with theory = "{theory}" goes before that)'
+    ]
 
 
 def remarks_on(groups: list[GroupResult]) -> list[str]:

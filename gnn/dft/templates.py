@@ -38,7 +38,10 @@ One folder a candidate, named rank-formula: pymatgen's `MatPESStaticSet` (PBE), 
 
 Results come back into the lake with
 
-    sluice ingest */vasprun.xml --dataset NAME --theory pbe/vasp-matpes
+    sluice ingest */vasprun.xml --dataset NAME
+
+at the level of theory that VASP's settings tell, `pbe/vasp-pw680`. Where your data have another name for it, give a
+card that says so: `theory = "KEY"`.
 """
 
 QE_README = """# Quantum ESPRESSO inputs

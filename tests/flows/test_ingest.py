@@ -213,6 +213,10 @@ def test_what_a_file_tells_comes_before_the_theory_that_is_given(go, tmp_path, h
     more, new = write(tmp_path / "more.xyz", start=10), write(tmp_path / "new.xyz", start=15)
     new.write_text(new.read_text().replace("energy=", "theory=hse/own energy="))
     assert go([new], theory=None)[0].theories == ["hse/own"]
+    assert go([new], theory="pbe/x")[0].warnings == [
+        "--theory pbe/x serves only what tells no level of theory; here is what files told: hse/own"
+        ' (a card with theory = "pbe/x" goes before that)'
+    ]
     assert go([more], theory=None)[0].theories == ["pbe/x"]
 
 
