@@ -65,9 +65,10 @@ class Lake:
         `conflict`. A killed append leaves whole commits; the same call again ends in the same content.
 
         Raises:
-            InputError: a name that cannot be, or a card whose properties contradict the data set's.
+            InputError: a name or a path that cannot be, or a card whose properties contradict the data set's.
         """
         check_name(dataset)
+        delta.check_path(self.root)
         with locked(self._lock(dataset), f"data set {dataset}", LOCK_WAIT_S):
             self._keep_card(dataset, card)
         appending = Appending(self._folder(dataset), self._quarantine(dataset), self._lock(dataset), dataset, card)

@@ -345,3 +345,11 @@ def test_what_is_no_reference(text):
 def test_names_that_cannot_be(lake, card, name):
     with pytest.raises(InputError, match="cannot name a data set"):
         lake.append(name, [], card)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a[1]"])
+def test_paths_that_cannot_be(tmp_path, card, record_of, name):
+    with pytest.raises(InputError, match=r"tables cannot lie in .*; set SLUICE_HOME to a folder without it"):
+        Lake(tmp_path / name / "lake").append("set", [record_of(0)], card)
+    assert not (tmp_path / name).exists()
+    assert Lake(tmp_path / "100% sûr, a+b").append("set", [record_of(0)], card).kept == 1
