@@ -115,6 +115,16 @@ def test_versions(lake, card, record_of):
         lake.read("set", 7)
 
 
+def test_large_structures_go_in_smaller_batches(lake, card, record_of, monkeypatch):
+    sizes = []
+    add = appending.Appending.add
+    monkeypatch.setattr("gnn.lake.table.BATCH_ATOMS", 5)
+    monkeypatch.setattr(appending.Appending, "add", lambda self, batch: (sizes.append(len(batch)), add(self, batch)))
+    rejected = Rejected(0, "unreadable-row: x", Source("a", 0, "0"))
+    lake.append("set", [record_of(0), rejected, *(record_of(number) for number in range(1, 7))], card)
+    assert sizes == [4, 3, 1]
+
+
 def test_nothing_new_makes_no_version(lake, card, record_of):
     lake.append("set", [record_of(0)], card)
     again = lake.append("set", [record_of(0)], card)
