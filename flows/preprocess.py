@@ -14,6 +14,7 @@ from flows.settings import Home, find_home
 from flows.shard_bar import ShardBar
 from flows.shards import ShardJob, ShardOutcome, raise_if_failed, run_shards
 from flows.suites import frozen_ids
+from flows.used_versions import in_use
 from gnn.errors import InputError
 from gnn.graphs.assembly import assemble
 from gnn.graphs.graph_set import GraphSet, LakeInput, Split
@@ -69,10 +70,11 @@ def preprocess(
         helpers, helper_share,
     )  # fmt: skip
     inputs, properties, plans = plan(spec, home)
-    outcomes = build(plans, spec, home, cluster, show)
-    raise_if_failed(STAGE, outcomes)
-    shards = [ShardManifest.model_validate(outcome.manifest).info() for outcome in outcomes]
-    graph_set, folder = assemble(spec, inputs, properties, plans, shards, home.graphs)
+    with in_use(home, [(source.dataset, source.version) for source in inputs]):
+        outcomes = build(plans, spec, home, cluster, show)
+        raise_if_failed(STAGE, outcomes)
+        shards = [ShardManifest.model_validate(outcome.manifest).info() for outcome in outcomes]
+        graph_set, folder = assemble(spec, inputs, properties, plans, shards, home.graphs)
     return result_of(graph_set, folder, home, outcomes, time.monotonic() - started)
 
 

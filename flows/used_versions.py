@@ -1,27 +1,55 @@
-"""Which versions of the lake's tables models, graph sets and campaigns name, so that none of them is deleted."""
+"""Which versions of the lake's tables models, graph sets and campaigns name or are made of, so that none is deleted."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from flows.settings import Home
+from gnn.files import write_text
 from gnn.lake.reference import parse_reference
 
 MANIFESTS = ("graph_set.json", "model.json", "manifest.json")
+MARKERS = "_in_use"
+HELD_S = 7 * 86400.0
+"""How long a marker counts: one that a killed run left keeps what the run needs when it is started again."""
+
+
+@contextmanager
+def in_use(home: Home, versions: Iterable[tuple[str, int]]) -> Iterator[None]:
+    """Keep (data set, version) pairs from being deleted while they are read and no manifest names them yet."""
+    marker = home.lake / MARKERS / f"{uuid4().hex}.json"
+    write_text(marker, json.dumps([{"dataset": dataset, "version": version} for dataset, version in versions]))
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
 
 
 def used_versions(home: Home) -> dict[str, list[int]]:
-    """Data set -> versions that some manifest under the home names, sorted."""
+    """Data set -> versions that some manifest under the home names or somebody reads, sorted."""
     used: dict[str, set[int]] = defaultdict(set)
     for folder in (home.graphs, home.models, home.campaigns, home.mlruns):
         for path in _manifests(folder):
             for dataset, version in _named(json.loads(path.read_text(encoding="utf-8"))):
                 used[dataset].add(version)
+    for dataset, version in _marked(home.lake / MARKERS):
+        used[dataset].add(version)
     return {dataset: sorted(versions) for dataset, versions in sorted(used.items())}
+
+
+def _marked(folder: Path) -> Iterator[tuple[str, int]]:
+    """What fresh markers name; one may go while it is looked at."""
+    for path in folder.glob("*.json"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime < HELD_S:
+                yield from _named(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _manifests(folder: Path) -> Iterator[Path]:

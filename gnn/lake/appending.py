@@ -22,6 +22,7 @@ from gnn.structures.readers import Rejected
 from gnn.structures.record import RECORD_SCHEMA, Record, now, record_to_row
 
 BATCH_ROWS = 2000
+BATCH_ATOMS = 500_000
 COMMIT_ROWS = 50_000
 COMMIT_BYTES = 128 << 20
 LOCK_WAIT_S = 600.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ CONFIGURATION = {
     "delta.deletedFileRetentionDuration": FOREVER,
 }
 DIGEST_KEY = "sluice.content_digest"
+MISREAD = re.compile(r"[#?^|\\\[\]]|%[0-9A-Fa-f]{2}")
 CHANGES = {"add", "remove"}
 """Actions of a commit that changes what a table holds."""
 
@@ -41,6 +43,19 @@ def open_table(folder: Path, version: int | None = None) -> DeltaTable:
     except DeltaError as error:
         newest = DeltaTable(str(folder)).version()
         raise InputError(f"{folder.name}@{version} cannot be read; the newest version is {newest} ({error})") from None
+
+
+def check_path(folder: Path) -> None:
+    """Refuse a path that the library takes for something else, since it reads paths as URLs.
+
+    Raises:
+        InputError: the path holds such characters.
+    """
+    if found := MISREAD.search(str(folder.resolve())):
+        raise InputError(
+            f"tables cannot lie in {folder.resolve()}: {found[0]!r} is misread in paths of Delta tables; "
+            "set SLUICE_HOME to a folder without it"
+        )
 
 
 def append(folder: Path, rows: pa.Table, digest: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from deltalake import CommitProperties
 from gnn.errors import InputError
 from gnn.files import locked, write_text
 from gnn.lake import delta
-from gnn.lake.appending import BATCH_ROWS, LOCK_WAIT_S, Appending
+from gnn.lake.appending import BATCH_ATOMS, BATCH_ROWS, LOCK_WAIT_S, Appending
 from gnn.lake.keys import KeyIndex
 from gnn.lake.quarantine import QUARANTINE_SCHEMA
 from gnn.lake.reference import check_name
@@ -65,14 +64,14 @@ class Lake:
         `conflict`. A killed append leaves whole commits; the same call again ends in the same content.
 
         Raises:
-            InputError: a name that cannot be, or a card whose properties contradict the data set's.
+            InputError: a name or a path that cannot be, or a card whose properties contradict the data set's.
         """
         check_name(dataset)
+        delta.check_path(self.root)
         with locked(self._lock(dataset), f"data set {dataset}", LOCK_WAIT_S):
             self._keep_card(dataset, card)
         appending = Appending(self._folder(dataset), self._quarantine(dataset), self._lock(dataset), dataset, card)
-        stream = iter(records)
-        while batch := list(islice(stream, BATCH_ROWS)):
+        for batch in _batches(records):
             appending.add(batch)
         appending.commit()
         counts = appending.counts
@@ -236,6 +235,20 @@ class Lake:
                 f"there is no data set {dataset!r} in the lake (there are: {known}); run `sluice ingest` first"
             )
         return folder
+
+
+def _batches(records: Iterable[Record | Rejected]) -> Iterator[list[Record | Rejected]]:
+    """`records` in lists that are bounded in rows and, but for the last row of each, in atoms."""
+    batch: list[Record | Rejected] = []
+    n_atoms = 0
+    for record in records:
+        batch.append(record)
+        n_atoms += record.n_atoms if isinstance(record, Record) else 0
+        if len(batch) >= BATCH_ROWS or n_atoms >= BATCH_ATOMS:
+            yield batch
+            batch, n_atoms = [], 0
+    if batch:
+        yield batch
 
 
 def _known(columns: Sequence[str] | None) -> Sequence[str] | None:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import flows.ingest as module
 from flows.cards import card_for, check_input
 from flows.cli.main import app
-from flows.used_versions import used_versions
+from flows.used_versions import in_use, used_versions
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.lake import Lake
@@ -322,6 +322,21 @@ def test_lake_gc_keeps_what_others_name(filled, home):
     assert done["kept_versions"]["si"] == [0, 1]
     assert filled.read("si", 0).num_rows == 5 and filled.read("si", 1).num_rows == 6
     assert run(["lake", "gc"]).exit_code == 0
+
+
+def test_lake_gc_keeps_what_is_read(filled, home):
+    """Of a run that was killed, too, until nobody will start it again."""
+    with in_use(home, [("si", 0), ("si", 1)]):
+        (marker,) = (home.lake / "_in_use").iterdir()
+        left = marker.read_text()
+        assert json.loads(run(["lake", "gc", "--json"]).stdout)["kept_versions"] == {"si": [0, 1]}
+        assert filled.read("si", 0).num_rows == 5
+    assert used_versions(home) == {}
+    marker.write_text(left)
+    assert used_versions(home) == {"si": [0, 1]}
+    os.utime(marker, (0, 0))
+    assert used_versions(home) == {}
+    assert filled.datasets() == ["si"]
 
 
 @pytest.mark.parametrize(

@@ -276,3 +276,19 @@ def test_no_data_sets_are_refused():
 
     with pytest.raises(InputError, match="no data set"):
         make_spec([])
+
+
+def test_what_is_read_is_kept_from_collection(filled, monkeypatch):
+    import flows.preprocess as module
+    from flows.used_versions import used_versions
+
+    seen = []
+
+    def build(*_):
+        seen.append(used_versions(filled))
+        raise SluiceError("killed")
+
+    monkeypatch.setattr(module, "build", build)
+    with pytest.raises(SluiceError, match="killed"):
+        module.preprocess.fn(["toy"], filled, show=False)
+    assert seen == [{"toy": [0]}] and used_versions(filled) == {}

@@ -115,6 +115,16 @@ def test_versions(lake, card, record_of):
         lake.read("set", 7)
 
 
+def test_large_structures_go_in_smaller_batches(lake, card, record_of, monkeypatch):
+    sizes = []
+    add = appending.Appending.add
+    monkeypatch.setattr("gnn.lake.table.BATCH_ATOMS", 5)
+    monkeypatch.setattr(appending.Appending, "add", lambda self, batch: (sizes.append(len(batch)), add(self, batch)))
+    rejected = Rejected(0, "unreadable-row: x", Source("a", 0, "0"))
+    lake.append("set", [record_of(0), rejected, *(record_of(number) for number in range(1, 7))], card)
+    assert sizes == [4, 3, 1]
+
+
 def test_nothing_new_makes_no_version(lake, card, record_of):
     lake.append("set", [record_of(0)], card)
     again = lake.append("set", [record_of(0)], card)
@@ -350,3 +360,11 @@ def test_what_is_no_reference(text):
 def test_names_that_cannot_be(lake, card, name):
     with pytest.raises(InputError, match="cannot name a data set"):
         lake.append(name, [], card)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a[1]"])
+def test_paths_that_cannot_be(tmp_path, card, record_of, name):
+    with pytest.raises(InputError, match=r"tables cannot lie in .*; set SLUICE_HOME to a folder without it"):
+        Lake(tmp_path / name / "lake").append("set", [record_of(0)], card)
+    assert not (tmp_path / name).exists()
+    assert Lake(tmp_path / "100% sûr, a+b").append("set", [record_of(0)], card).kept == 1
