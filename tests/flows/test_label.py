@@ -18,11 +18,21 @@ from typer.testing import CliRunner
 from flows.cli.label import ranks
 from flows.cli.main import app
 from flows.cli.results import LabelPlanResult, LabelResult
-from flows.label import LabelRequest, append_labels, find_source, journal_path, make_plan, relax_settings, run_engine
+from flows.label import (
+    LabelRequest,
+    append_labels,
+    find_source,
+    journal_path,
+    make_plan,
+    relax_settings,
+    run_engine,
+    with_campaign_theory,
+)
 from flows.settings import Home
 from gnn.dft.engine import RelaxSettings
 from gnn.errors import InputError
 from gnn.lake.table import Lake
+from gnn.screening.manifest import CampaignManifest, ModelPin
 
 
 @pytest.fixture
@@ -103,14 +113,19 @@ def test_an_unknown_campaign_lists_the_known(campaign, home):
 
 def test_gpaw_starts_from_the_theory_of_the_campaigns_model(campaign, home, monkeypatch):
     pytest.importorskip("gpaw")
-    from gnn.screening.manifest import CampaignManifest, ModelPin
-
     key = "pbe/gpaw-pw450-k3-fd0.1"
     pin = ModelPin(uri="m", version="1", sha256="0", path=None, theory=key, elements=["Al"])
     CampaignManifest(name="metals", state="COMPLETED", spec_digest="0", model=pin, code_version="0").write(campaign)
     assert make_plan(LabelRequest("metals", "gpaw"), home).theory == key
     changed = LabelRequest("metals", "gpaw", settings={"cutoff_ev": 500})
     assert make_plan(changed, home).theory == "pbe/gpaw-pw500-k3-fd0.1"
+
+
+@pytest.mark.parametrize("theory", ["pbe/vasp-matpes", "pbe/gpaw-pw600-k4"])
+def test_a_models_theory_that_gpaw_cannot_take_leaves_the_users_settings(theory, campaign):
+    pin = ModelPin(uri="m", version="1", sha256="0", path=None, theory=theory, elements=["Al"])
+    CampaignManifest(name="metals", state="COMPLETED", spec_digest="0", model=pin, code_version="0").write(campaign)
+    assert with_campaign_theory("gpaw", {"cutoff_ev": 500}, campaign) == {"cutoff_ev": 500}
 
 
 def test_other_settings_of_a_relaxation_have_another_journal(home):
