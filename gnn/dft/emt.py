@@ -5,7 +5,7 @@ from __future__ import annotations
 from ase import Atoms
 from ase.calculators.emt import EMT, parameters
 
-from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings
+from gnn.dft.engine import JobKind, LabelError, Labelled, RelaxSettings, check_electrons
 from gnn.dft.relaxation import run_job
 from gnn.errors import told
 
@@ -18,6 +18,7 @@ class EmtEngine:
 
     def run(self, atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
         """Label `atoms`; see `Engine.run`. What ASE cannot compute or relax costs itself."""
+        check_electrons(atoms, charge=0, multiplicities=(1,))
         unknown = sorted(set(atoms.get_chemical_symbols()) - set(parameters))
         if unknown:
             raise LabelError(f"EMT has no parameters for {', '.join(unknown)}")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from ase import Atoms
+from ase.constraints import FixAtoms
 
-from gnn.dft.engine import JobKind
+from gnn.dft.engine import ELECTRONS, JobKind
 from gnn.dft.label import LabelJob
 from gnn.errors import InputError
 from gnn.structures.atoms import record_to_atoms
@@ -21,6 +22,7 @@ from gnn.structures.record import reduced_formula
 
 SHORTLISTS = ("shortlist.parquet", "shortlist.extxyz")
 TABLE_COLUMNS = ("numbers", "positions", "cell")
+OPTIONAL_COLUMNS = ("pbc", *ELECTRONS, "fixed", "rank", "prototype", "shortlisted")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _read(path: Path) -> list[Wanted]:
 
 def _of_table(path: Path) -> list[Wanted]:
     names = set(pq.read_schema(path).names)
-    columns = [name for name in (*TABLE_COLUMNS, "pbc", "rank", "prototype", "shortlisted") if name in names]
+    columns = [name for name in (*TABLE_COLUMNS, *OPTIONAL_COLUMNS) if name in names]
     rows = pq.read_table(path, columns=columns).to_pylist()
     if any(row.get("shortlisted") for row in rows):
         rows = [row for row in rows if row["shortlisted"]]
@@ -85,6 +87,8 @@ def _of_row(row: dict[str, Any], place: int) -> Wanted:
         positions=np.reshape(row["positions"], (-1, 3)),
         cell=np.reshape(row["cell"], (3, 3)),
         pbc=True if row.get("pbc") is None else row["pbc"],
+        constraint=FixAtoms(mask=row["fixed"]) if any(row.get("fixed") or ()) else None,
+        info={name: row[name] for name in ELECTRONS if row.get(name) is not None},
     )
     prototype = row.get("prototype")
     return Wanted(atoms, place if row.get("rank") is None else row["rank"], f"screened-{prototype or 'candidate'}")

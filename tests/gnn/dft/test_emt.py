@@ -107,6 +107,15 @@ def test_what_cannot_be_relaxed_costs_itself():
         EmtEngine().run(coinciding, "relax", RELAX)
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"), [({"total_charge": 1}, r"charge \+1"), ({"multiplicity": 3}, "multiplicity 3")]
+)
+def test_other_electrons_than_computed_are_refused(stated, said, aluminium):
+    aluminium.info = stated
+    with pytest.raises(LabelError, match=said):
+        EmtEngine().run(aluminium, "static", RELAX)
+
+
 def test_an_unknown_element_is_named():
     with pytest.raises(LabelError, match="no parameters for Li, Si"):
         EmtEngine().run(Atoms("LiSi", pbc=True, cell=[3, 3, 3]), "static", RELAX)

@@ -97,3 +97,12 @@ def test_a_file_says_charge_multiplicity_and_fixed_atoms(tmp_path):
     jobs = [wanted.job("static") for wanted in read_wanted(tmp_path / "a.xyz")]
     said = [(job.total_charge, job.multiplicity, job.fixed) for job in jobs]
     assert said == [(1, 2, []), (None, None, [1]), (None, None, [])]
+
+
+def test_a_table_says_charge_multiplicity_and_fixed_atoms(tmp_path):
+    ion = {**row("Cu", None), "total_charge": 1, "multiplicity": 2, "fixed": [True]}
+    plain = {**row("Al", None), "total_charge": None, "multiplicity": None, "fixed": [False]}
+    pq.write_table(pa.Table.from_pylist([ion, plain]), tmp_path / "a.parquet")
+    jobs = [wanted.job("static") for wanted in read_wanted(tmp_path / "a.parquet")]
+    said = [(job.total_charge, job.multiplicity, job.fixed) for job in jobs]
+    assert said == [(1, 2, [0]), (None, None, [])]
