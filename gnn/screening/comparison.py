@@ -36,6 +36,9 @@ UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 LARGEST_PRESSURE = 3.0 * units.GPa
 """eV/Å³; a label under more is of a crystal that was squeezed or stretched, not of its end of a relaxation."""
 
+FAILED = ("relaxed", "plausible")
+"""Stages whose dropped candidates have no end of a relaxation that could be compared."""
+
 Row = Mapping[str, Any]
 
 
@@ -59,14 +62,10 @@ def dft_comparisons(
             else the hull of what the lake holds now.
     """
     versions = pinned_versions(lake, (), theory)
-    formulas = {row["formula"] for row in rows if row["formation_energy_per_atom"] is not None}
+    formulas = {row["formula"] for row in rows if _is_comparable(row)}
     library = _library(lake, versions, theory, formulas)
     shared = {row["formula"] for _, row in library.values()}
-    relaxed = {
-        row["candidate_id"]: row
-        for row in rows
-        if row["formation_energy_per_atom"] is not None and row["formula"] in shared
-    }
+    relaxed = {row["candidate_id"]: row for row in rows if _is_comparable(row) and row["formula"] in shared}
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
     found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
@@ -75,6 +74,10 @@ def dft_comparisons(
     )
     comparisons = [_comparison(relaxed[name], library[match], hull, trained_on) for name, match in found.items()]
     return [comparison for comparison in comparisons if comparison is not None]
+
+
+def _is_comparable(row: Row) -> bool:
+    return row["formation_energy_per_atom"] is not None and row["stage_dropped"] not in FAILED
 
 
 def _library(

@@ -162,6 +162,12 @@ def test_model_against_dft(lake: Lake) -> None:
     assert dft_comparisons([final_row(bulk("CuAl", "rocksalt", a=5.0), 0.3)], lake, "pbe", [], DedupeSpec()) == []
 
 
+@pytest.mark.parametrize(("stage", "compared"), [("relaxed", 0), ("plausible", 0), ("stable", 1)])
+def test_candidates_that_did_not_relax_are_not_compared(stage: str, compared: int, lake: Lake) -> None:
+    row = final_row(bulk("CuAl", "cesiumchloride", a=3.9), 4.2, rank=None, shortlisted=False, stage_dropped=stage)
+    assert len(dft_comparisons([row], lake, "pbe", [], DedupeSpec())) == compared
+
+
 def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
     atoms = bulk("CuAl", "zincblende", a=5.5)
     for dataset, pressure_gpa in (("squeezed", -8.0), ("sheared", 0.0)):
