@@ -93,6 +93,10 @@ def label(request: LabelRequest, home: Home, on_result: OnResult | None = None) 
         cpu_s=summary.cpu_s,
         dataset=None if appended.version is None else request.lake_dataset,
         version=appended.version,
+        kept=appended.kept,
+        duplicates=appended.duplicates,
+        quarantined=appended.quarantined,
+        quarantine_reasons=appended.reasons,
     )
 
 

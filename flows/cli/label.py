@@ -127,7 +127,10 @@ def describe(result: LabelResult) -> None:
         ["frames", result.frames],
         ["CPU s", f"{result.cpu_s:.1f}"],
         ["in the lake", "–" if result.dataset is None else f"{result.dataset}@{result.version}"],
+        ["new there", f"{result.kept} frames ({result.duplicates} known before, {result.quarantined} quarantined)"],
     ]
     output.table(f"label with {result.engine}", ["", ""], rows)
     for reason, times in result.reasons.items():
         output.say(f"  {times} × {reason}")
+    for reason, frames in result.quarantine_reasons.items():
+        output.say(f"  quarantined: {frames} {reason}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from typer.testing import CliRunner
@@ -23,6 +24,7 @@ from flows.label import (
     append_labels,
     find_source,
     journal_path,
+    label,
     make_plan,
     relax_settings,
     run_engine,
@@ -89,6 +91,21 @@ def test_another_data_set_has_its_own_journal(structures, home):
     steps(LabelRequest(str(structures), "emt", dataset="mine"), home)
     assert Lake(home.lake).datasets() == ["mine"]
     assert [path.name for path in home.labels.glob("*.jsonl")] == ["mine--emt_ase.jsonl"]
+
+
+def test_labels_that_the_lake_refuses_are_told(home, tmp_path, monkeypatch):
+    overlapping = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.2]], cell=[6, 6, 6], pbc=True)
+    write(tmp_path / "s.extxyz", [bulk("Cu"), overlapping])
+    monkeypatch.setattr("flows.label.run_engine", run_engine.fn)
+    monkeypatch.setattr("flows.label.append_labels", append_labels.fn)
+    monkeypatch.setattr("flows.label.label", label.fn)
+    done = CliRunner().invoke(app, ["label", str(tmp_path / "s.extxyz"), "--engine", "emt", "--json"])
+    result = LabelResult.model_validate_json(done.stdout)
+    assert (result.done, result.kept, result.duplicates, result.quarantined) == (2, 1, 0, 1)
+    assert result.quarantine_reasons == {"overlapping-atoms": 1}
+    done = CliRunner().invoke(app, ["label", str(tmp_path / "s.extxyz"), "--engine", "emt"])
+    assert "0 frames (1 known before, 1 quarantined)" in done.stderr
+    assert "quarantined: 1 overlapping-atoms" in done.stderr
 
 
 def test_relaxations_keep_every_step(structures, home):
@@ -200,6 +217,7 @@ def test_nothing_but_failures_exits_1(done, code, structures, home, monkeypatch)
         return LabelResult(
             engine="emt", theory="emt/ase", jobs=4, done=done, failed=4 - done, reused=0, frames=done,
             reasons={"no": 4 - done}, cpu_s=0.0, dataset=None, version=None,
+            kept=0, duplicates=0, quarantined=0, quarantine_reasons={},
         )  # fmt: skip
 
     monkeypatch.setattr("flows.label.label", failing)
