@@ -18,7 +18,7 @@ from gnn.dft.engines import make_engine
 from gnn.dft.inputs import gpaw_settings
 from gnn.dft.label import LabelJob, LabelSummary, forget_failures, journal_records, label_journal
 from gnn.dft.label import label as label_jobs
-from gnn.dft.sources import chosen, read_wanted
+from gnn.dft.sources import Ranks, chosen, read_wanted
 from gnn.errors import InputError
 from gnn.files import Journal
 from gnn.lake.table import Appended, Lake
@@ -38,7 +38,7 @@ class LabelRequest:
     engine: str
     dataset: str | None = None
     kind: JobKind = "static"
-    ranks: Sequence[int] = ()
+    ranks: Sequence[Ranks] = ()
     limit: int | None = None
     workers: int = 1
     settings: dict[str, Any] = field(default_factory=dict)

@@ -23,6 +23,11 @@ from gnn.structures.record import reduced_formula
 SHORTLISTS = ("shortlist.parquet", "shortlist.extxyz")
 TABLE_COLUMNS = ("numbers", "positions", "cell")
 OPTIONAL_COLUMNS = ("pbc", *ELECTRONS, "fixed", "rank", "prototype", "shortlisted")
+MOST_NAMED = 20
+"""Ranks that an error lists."""
+
+Ranks = tuple[int, int]
+"""The first and the last rank; of those between, a shortlist may lack some."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +109,22 @@ def _of_file(path: Path) -> list[Wanted]:
     return wanted
 
 
-def chosen(wanted: Sequence[Wanted], ranks: Sequence[int] | None, limit: int | None) -> list[Wanted]:
-    """Those of the given ranks (all if None), at most `limit`.
+def chosen(wanted: Sequence[Wanted], ranks: Sequence[Ranks] | None, limit: int | None) -> list[Wanted]:
+    """Those whose rank lies in one of `ranks` (all if there are none), at most `limit`.
 
     Raises:
-        InputError: a rank that is not there.
+        InputError: ranks of which there is none.
     """
-    if ranks:
-        held = {structure.rank for structure in wanted}
-        missing = [rank for rank in ranks if rank not in held]
-        if missing:
-            raise InputError(f"no structure of rank {missing[0]}; ranks go from {min(held)} to {max(held)}")
-        wanted = [structure for structure in wanted if structure.rank in ranks]
+    spans = [range(first, last + 1) for first, last in ranks or ()]
+    _check_held(spans, [structure.rank for structure in wanted])
+    if spans:
+        wanted = [structure for structure in wanted if any(structure.rank in span for span in spans)]
     return list(wanted if limit is None else wanted[:limit])
+
+
+def _check_held(spans: Sequence[range], held: Sequence[int]) -> None:
+    for span in spans:
+        if not any(rank in span for rank in held):
+            named = f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}"
+            more = ", …" if len(held) > MOST_NAMED else ""
+            raise InputError(f"no structure of rank {named}; there are {', '.join(map(str, held[:MOST_NAMED]))}{more}")

@@ -104,12 +104,12 @@ def test_labels_that_the_lake_refuses_are_told(home, tmp_path, monkeypatch):
     assert (result.done, result.kept, result.duplicates, result.quarantined) == (2, 1, 0, 1)
     assert result.quarantine_reasons == {"overlapping-atoms": 1}
     done = CliRunner().invoke(app, ["label", str(tmp_path / "s.extxyz"), "--engine", "emt"])
-    assert "0 frames (1 known before, 1 quarantined)" in done.stderr
+    assert "0 frames (1 known before, 1 quarantined)" in done.stdout
     assert "quarantined: 1 overlapping-atoms" in done.stderr
 
 
 def test_relaxations_keep_every_step(structures, home):
-    request = LabelRequest(str(structures), "emt", kind="relax", ranks=(2,), settings={"relax": {"fmax": 0.01}})
+    request = LabelRequest(str(structures), "emt", kind="relax", ranks=((2, 2),), settings={"relax": {"fmax": 0.01}})
     _, summary, appended = steps(request, home)
     types = Lake(home.lake).read("labels-emt")["config_type"].to_pylist()
     assert summary.frames == appended.kept == len(types) > 1
@@ -157,7 +157,9 @@ def test_wrong_relaxation_settings(values):
         relax_settings(values)
 
 
-@pytest.mark.parametrize(("text", "expected"), [(None, ()), ("1", (1,)), ("1, 3-5", (1, 3, 4, 5)), ("2,", (2,))])
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, ()), ("1", ((1, 1),)), ("1, 3-5", ((1, 1), (3, 5))), ("2,", ((2, 2),))]
+)
 def test_ranks(text, expected):
     assert ranks(text) == expected
 
@@ -173,7 +175,7 @@ def test_what_is_no_rank(text):
     [
         (["nope.cif", "--engine", "emt"], "there is no file and no campaign 'nope.cif'"),
         (["FILE", "--engine", "vasp"], "there is no engine 'vasp'; known: emt, gpaw"),
-        (["FILE", "--engine", "emt", "--rank", "9"], "no structure of rank 9; ranks go from 1 to 4"),
+        (["FILE", "--engine", "emt", "--rank", "9"], "no structure of rank 9; there are 1, 2, 3, 4"),
         (["FILE", "--engine", "emt", "--set", "x=1"], "engine 'emt' takes no settings, got x"),
         (["FILE", "--engine", "emt", "--set", "x"], "--set 'x' is not of the form"),
     ],
