@@ -221,7 +221,7 @@ def _compound(outcome: KnownOutcome) -> KnownCompound:
     return KnownCompound(
         formula=outcome.formula,
         name=outcome.name,
-        found=outcome.rank is not None,
+        found=outcome.rank is not None and outcome.prototype is not None,
         rank=outcome.rank,
         shortlisted=outcome.found,
         candidate_id=outcome.candidate_id,
