@@ -64,7 +64,7 @@ class Plan:
     @property
     def to_do(self) -> int:
         """Structures that the journal does not hold, or holds as failures that are tried again."""
-        records = self.journal.read()
+        records = self.journal.read_sound()
         known = {record["job_id"] for record in records if record["status"] == "done" or not self.retry_failed}
         return len({job.job_id for job in self.jobs} - known)
 

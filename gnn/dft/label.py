@@ -135,6 +135,7 @@ def forget_failures(journal: Journal, job_ids: Iterable[str]) -> int:
     """Take the failures of these jobs out of the journal, so that they are tried again; how many there were."""
     ids = set(job_ids)
     with locked(journal.path.with_suffix(".lock"), f"labelling journal {journal.path}"):
+        journal.mend()
         records = journal.read()
         kept = [record for record in records if record["status"] == "done" or record["job_id"] not in ids]
         if len(kept) < len(records):

@@ -198,6 +198,17 @@ def test_a_dry_run_does_nothing(structures, home):
     assert not home.labels.exists()
 
 
+def test_lines_of_a_journal_that_a_disk_damaged_are_to_do_again(structures, home):
+    plan, *_ = steps(LabelRequest(str(structures), "emt"), home)
+    header, first, *rest = plan.journal.path.read_text().splitlines(keepends=True)
+    damaged = "".join([header, first[:50] + "\n", *rest])
+    plan.journal.path.write_text(damaged)
+    assert plan.to_do == 1
+    assert plan.journal.path.read_text() == damaged
+    plan.journal.path.write_text(damaged.replace(header, "{\n"))
+    assert plan.to_do == 4
+
+
 @pytest.mark.server
 def test_the_command_prints_one_json_object(structures, tmp_path):
     environment = {**os.environ, "SLUICE_HOME": str(tmp_path / "home")}

@@ -127,6 +127,14 @@ def test_failures_can_be_tried_again(tmp_path, make_jobs):
     assert (summary.reused, summary.failed) == (3, 2)
 
 
+def test_failures_of_a_damaged_journal_can_be_tried_again(tmp_path, make_jobs):
+    path, jobs = tmp_path / "j.jsonl", make_jobs(2, bad=1)
+    label(jobs, EmtEngine, path, RELAX)
+    header, first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, first[:50] + "\n", *rest]))
+    assert forget_failures(label_journal(path, "emt", "emt/ase"), [jobs[-1].job_id]) == 1
+
+
 def test_a_journal_of_another_theory_is_refused(tmp_path, make_jobs):
     label(make_jobs(1), EmtEngine, tmp_path / "j.jsonl", RELAX)
 
