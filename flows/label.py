@@ -21,6 +21,7 @@ from gnn.dft.label import label as label_jobs
 from gnn.dft.sources import Ranks, chosen, read_wanted
 from gnn.errors import InputError
 from gnn.files import Journal
+from gnn.lake.reference import check_name
 from gnn.lake.table import Appended, Lake
 from gnn.screening.manifest import MANIFEST_NAME, CampaignManifest
 from gnn.structures.cards import generic_card
@@ -125,8 +126,9 @@ def make_plan(request: LabelRequest, home: Home) -> Plan:
     """Read the structures and choose the level of theory; nothing is computed.
 
     Raises:
-        InputError: the structures, the engine or its settings cannot be used.
+        InputError: the structures, the data set's name, the engine or its settings cannot be used.
     """
+    check_name(request.lake_dataset)
     path = find_source(request.source, home)
     wanted = chosen(read_wanted(path), request.ranks, request.limit)
     settings = dict(request.settings)

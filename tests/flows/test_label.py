@@ -176,6 +176,7 @@ def test_what_is_no_rank(text):
         (["nope.cif", "--engine", "emt"], "there is no file and no campaign 'nope.cif'"),
         (["FILE", "--engine", "vasp"], "there is no engine 'vasp'; known: emt, gpaw"),
         (["FILE", "--engine", "emt", "--rank", "9"], "no structure of rank 9; there are 1, 2, 3, 4"),
+        (["FILE", "--engine", "emt", "--dataset", "my labels"], "'my labels' cannot name a data set"),
         (["FILE", "--engine", "emt", "--set", "x=1"], "engine 'emt' takes no settings, got x"),
         (["FILE", "--engine", "emt", "--set", "x"], "--set 'x' is not of the form"),
     ],
