@@ -35,6 +35,9 @@ def test_emt_takes_no_settings():
     ("settings", "said"),
     [
         ({"cutof": 400}, "setting cutof=400.*it knows xc, cutoff_ev"),
+        ({"timeout_s": "abc"}, "setting timeout_s='abc' must be a positive number of seconds"),
+        ({"timeout_s": 0}, "setting timeout_s=0 must be"),
+        ({"timeout_s": float("nan")}, "setting timeout_s=nan must be"),
         ({"cutoff_ev": -1}, "setting cutoff_ev=-1"),
         ({"cutoff_ev": float("inf")}, "setting cutoff_ev=inf"),
         ({"xc": "SCAN"}, "setting xc='SCAN': Input should be 'PBE', 'LDA'"),
