@@ -96,7 +96,7 @@ def report_context(folder: CampaignFolder) -> ReportContext:
     if manifest is None or not (folder.root / CANDIDATES).is_file():
         raise InputError(f"campaign {folder.name!r} has no table yet; run `sluice campaigns rerun {folder.name}`")
     checkpoint = _checkpoint(folder, manifest)
-    trained_on = [] if checkpoint is None else [entry.dataset for entry in checkpoint.data.inputs]
+    trained_on = {} if checkpoint is None else {entry.dataset: entry.version for entry in checkpoint.data.inputs}
     every, lake = EachRow(folder.root / CANDIDATES), Lake(folder.home.lake)
     dft = dft_comparisons(every, lake, manifest.model.theory, trained_on, spec.dedupe, _dft_hull(spec, manifest))
     table, left_out = rows_to_draw(every.path, {point.candidate_id for point in dft})
@@ -221,7 +221,7 @@ def _compound(outcome: KnownOutcome) -> KnownCompound:
     return KnownCompound(
         formula=outcome.formula,
         name=outcome.name,
-        found=outcome.rank is not None,
+        found=outcome.rank is not None and outcome.prototype is not None,
         rank=outcome.rank,
         shortlisted=outcome.found,
         candidate_id=outcome.candidate_id,

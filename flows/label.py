@@ -18,9 +18,10 @@ from gnn.dft.engines import make_engine
 from gnn.dft.inputs import gpaw_settings
 from gnn.dft.label import LabelJob, LabelSummary, forget_failures, journal_records, label_journal
 from gnn.dft.label import label as label_jobs
-from gnn.dft.sources import chosen, read_wanted
+from gnn.dft.sources import Ranks, chosen, read_wanted
 from gnn.errors import InputError
 from gnn.files import Journal
+from gnn.lake.reference import check_name
 from gnn.lake.table import Appended, Lake
 from gnn.screening.manifest import MANIFEST_NAME, CampaignManifest
 from gnn.structures.cards import generic_card
@@ -38,7 +39,7 @@ class LabelRequest:
     engine: str
     dataset: str | None = None
     kind: JobKind = "static"
-    ranks: Sequence[int] = ()
+    ranks: Sequence[Ranks] = ()
     limit: int | None = None
     workers: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Plan:
     @property
     def to_do(self) -> int:
         """Structures that the journal does not hold, or holds as failures that are tried again."""
-        records = self.journal.read()
+        records = self.journal.read_sound()
         known = {record["job_id"] for record in records if record["status"] == "done" or not self.retry_failed}
         return len({job.job_id for job in self.jobs} - known)
 
@@ -93,6 +94,10 @@ def label(request: LabelRequest, home: Home, on_result: OnResult | None = None) 
         cpu_s=summary.cpu_s,
         dataset=None if appended.version is None else request.lake_dataset,
         version=appended.version,
+        kept=appended.kept,
+        duplicates=appended.duplicates,
+        quarantined=appended.quarantined,
+        quarantine_reasons=appended.reasons,
     )
 
 
@@ -121,8 +126,9 @@ def make_plan(request: LabelRequest, home: Home) -> Plan:
     """Read the structures and choose the level of theory; nothing is computed.
 
     Raises:
-        InputError: the structures, the engine or its settings cannot be used.
+        InputError: the structures, the data set's name, the engine or its settings cannot be used.
     """
+    check_name(request.lake_dataset)
     path = find_source(request.source, home)
     wanted = chosen(read_wanted(path), request.ranks, request.limit)
     settings = dict(request.settings)

@@ -80,6 +80,11 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
+def _sound(lines: list[bytes]) -> list[bytes]:
+    """Lines that are JSON objects; none where the header, the first of them, is not."""
+    return [line for line in lines if _is_object(line)] if lines and _is_object(lines[0]) else []
+
+
 @contextmanager
 def locked(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`; the operating system releases it when the process dies.
@@ -112,9 +117,18 @@ class Journal:
         Raises:
             InputError: the journal belongs to other work (its header differs).
         """
-        if not self.path.exists():
-            return []
-        lines = self._whole_lines()
+        return self._records(self._whole_lines())
+
+    def read_sound(self) -> list[dict[str, Any]]:
+        """What `read` gives once the journal is mended; the file is left to the one who writes it.
+
+        Raises:
+            InputError: the journal belongs to other work (its header differs).
+        """
+        return self._records(_sound(self._whole_lines()))
+
+    def _records(self, whole_lines: list[bytes]) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in whole_lines]
         if not lines:
             return []
         if lines[0] != json.loads(canonical_json(self.header)):
@@ -128,19 +142,16 @@ class Journal:
 
         Without its header the rest means nothing and goes too. The file as it was is kept, with the ending `.damaged`.
         """
-        if not self.path.exists():
-            return 0
-        content = self.path.read_bytes()
-        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-        good = [line for line in lines if _is_object(line)] if lines and _is_object(lines[0]) else []
+        lines = self._whole_lines()
+        good = _sound(lines)
         if len(good) < len(lines):
-            self.path.with_name(f"{self.path.name}.damaged").write_bytes(content)
+            self.path.with_name(f"{self.path.name}.damaged").write_bytes(self.path.read_bytes())
             write_atomically(self.path, lambda temporary: _write_bytes(temporary, b"".join(good)))
         return len(lines) - len(good)
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        content = self.path.read_bytes()
-        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    def _whole_lines(self) -> list[bytes]:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
 
     def _cut_torn_line(self) -> None:
         """Of the one who writes alone."""

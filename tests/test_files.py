@@ -129,7 +129,10 @@ def test_a_damaged_record_is_taken_out(tmp_path: Path, line: int) -> None:
     lines = before.splitlines(keepends=True)
     lines[line] = b"\x00\xff" + lines[line][2:]
     path.write_bytes(b"".join(lines))
+    sound = journal.read_sound()
+    assert path.read_bytes() == b"".join(lines)
     assert journal.mend() == 1
+    assert sound == journal.read()
     assert [record["value"] for record in journal.read()] == [value for value in range(3) if value != line - 1]
     assert path.with_name("j.jsonl.damaged").is_file()
     assert journal.mend() == 0
@@ -141,6 +144,7 @@ def test_a_damaged_header_takes_the_records_along(tmp_path: Path) -> None:
     with journal.appending() as append:
         append({"value": 1})
     path.write_bytes(b"{" + path.read_bytes()[2:])
+    assert journal.read_sound() == []
     assert journal.mend() == 2
     assert journal.read() == []
     with journal.appending() as append:

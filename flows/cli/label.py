@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import output
 from flows.cli.results import LabelPlanResult, LabelResult
+
+if TYPE_CHECKING:
+    from gnn.dft.sources import Ranks
 
 
 @output.goes_on
@@ -25,7 +28,10 @@ def label(
         str | None, typer.Option("--dataset", help="Data set of the lake; default labels-ENGINE.")
     ] = None,
     rank: Annotated[
-        str | None, typer.Option("--rank", metavar="1,2,3", help="Only the structures of these ranks.")
+        str | None,
+        typer.Option(
+            "--rank", metavar="1,2,3", help="Only the structures of these ranks; 5-7 takes those that there are."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the best first.")] = None,
     relax: Annotated[bool, typer.Option("--relax/--static", help="Relax with the engine, or label as given.")] = False,
@@ -76,8 +82,8 @@ def describe_plan(result: LabelPlanResult) -> None:
     output.say(f"{result.structures} structures at {result.theory}, {result.to_do} to do; journal {result.journal}")
 
 
-def ranks(text: str | None) -> tuple[int, ...]:
-    """`1,2,5-7` as numbers.
+def ranks(text: str | None) -> tuple[Ranks, ...]:
+    """`1,5-7` as first and last ranks: (1, 1), (5, 7).
 
     Raises:
         InputError: something else stands there.
@@ -86,13 +92,13 @@ def ranks(text: str | None) -> tuple[int, ...]:
 
     if text is None:
         return ()
-    found: list[int] = []
+    found: list[Ranks] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = part.partition("-")
         numbers = [first, last if dash else first]
         if not all(number.isdecimal() for number in numbers) or int(numbers[0]) > int(numbers[1]):
             raise InputError(f"--rank {text!r}: {part!r} is no rank; write 1,2,5-7")
-        found.extend(range(int(numbers[0]), int(numbers[1]) + 1))
+        found.append((int(numbers[0]), int(numbers[1])))
     if not found:
         raise InputError(f"--rank {text!r} names no rank; write 1,2,5-7, or leave it out for all")
     return tuple(found)
@@ -127,7 +133,10 @@ def describe(result: LabelResult) -> None:
         ["frames", result.frames],
         ["CPU s", f"{result.cpu_s:.1f}"],
         ["in the lake", "–" if result.dataset is None else f"{result.dataset}@{result.version}"],
+        ["new there", f"{result.kept} frames ({result.duplicates} known before, {result.quarantined} quarantined)"],
     ]
     output.table(f"label with {result.engine}", ["", ""], rows)
     for reason, times in result.reasons.items():
         output.say(f"  {times} × {reason}")
+    for reason, frames in result.quarantine_reasons.items():
+        output.say(f"  quarantined: {frames} {reason}")

@@ -296,7 +296,7 @@ class ShardResult(Result):
 
 
 class LabelResult(Result):
-    """`sluice label`. jobs = done + failed."""
+    """`sluice label`. jobs = done + failed; of all frames in the journal the lake took `kept`."""
 
     engine: str
     theory: str
@@ -309,6 +309,10 @@ class LabelResult(Result):
     cpu_s: float
     dataset: str | None
     version: int | None
+    kept: int
+    duplicates: int = Field(description="frames that the lake had already")
+    quarantined: int
+    quarantine_reasons: dict[str, int]
 
 
 class LabelPlanResult(Result):

@@ -33,9 +33,15 @@ def make_engine(name: str, settings: Mapping[str, Any] | None = None) -> EngineM
 
 
 def _gpaw(settings: dict[str, Any]) -> EngineMaker:
-    timeout_s = float(settings.pop(TIMEOUT, 3600.0))
+    timeout_s = _timeout(settings.pop(TIMEOUT, 3600.0))
     parsed = _gpaw_settings(settings)
     return lambda: GpawEngine(parsed, timeout_s)
+
+
+def _timeout(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InputError(f"engine 'gpaw': setting {TIMEOUT}={value!r} must be a positive number of seconds")
+    return float(value)
 
 
 def _gpaw_settings(settings: dict[str, Any]) -> GpawSettings:

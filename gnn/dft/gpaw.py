@@ -9,7 +9,7 @@ import re
 import selectors
 import subprocess
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -21,12 +21,13 @@ from gnn.structures.readers.ase_atoms import fixed_mask
 
 Smearing = Literal["fermi-dirac", "marzari-vanderbilt"]
 SMEARING_KEYS: dict[Smearing, str] = {"fermi-dirac": "fd", "marzari-vanderbilt": "mv"}
-FUNCTIONALS: dict[str, str] = {xc.lower(): xc for xc in ("PBE", "LDA", "PBEsol", "RPBE", "revPBE")}
+Functional = Literal["PBE", "LDA", "PBEsol", "RPBE", "revPBE"]
+FUNCTIONALS: dict[str, Functional] = {xc.lower(): xc for xc in get_args(Functional)}
 """Names in theory keys and what GPAW calls them."""
 
 THEORY_KEY = re.compile(
     r"(?P<xc>[a-z]+)/gpaw-pw(?P<cutoff>{n})-k(?P<density>{n})-(?P<smearing>fd|mv)(?P<width>{n})".replace(
-        "{n}", r"\d+(?:\.\d+)?"
+        "{n}", r"(?=[\d.]*[1-9])\d+(?:\.\d+)?"
     )
 )
 
@@ -34,9 +35,9 @@ THEORY_KEY = re.compile(
 class GpawSettings(BaseModel):
     """Settings that make one level of theory."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    xc: str = Field(default="PBE", description="exchange-correlation functional")
+    xc: Functional = Field(default="PBE", description="exchange-correlation functional")
     cutoff_ev: float = Field(default=600.0, gt=0, description="plane-wave cutoff, eV")
     k_density: float = Field(
         default=3.6, gt=0, description="k-points per Å⁻¹, rounded up to even, Monkhorst-Pack (not Γ-centred)"
@@ -47,8 +48,8 @@ class GpawSettings(BaseModel):
     @property
     def theory(self) -> str:
         """The theory key that these settings mean."""
-        width = f"{SMEARING_KEYS[self.smearing]}{self.smearing_ev:g}"
-        return f"{self.xc.lower()}/gpaw-pw{self.cutoff_ev:g}-k{self.k_density:g}-{width}"
+        cutoff, density, width = map(_plain, (self.cutoff_ev, self.k_density, self.smearing_ev))
+        return f"{self.xc.lower()}/gpaw-pw{cutoff}-k{density}-{SMEARING_KEYS[self.smearing]}{width}"
 
     @classmethod
     def from_theory(cls, key: str) -> GpawSettings:
@@ -71,6 +72,11 @@ class GpawSettings(BaseModel):
             smearing=smearing_of[match["smearing"]],
             smearing_ev=float(match["width"]),
         )
+
+
+def _plain(value: float) -> str:
+    """The shortest decimal that is this number, without an exponent: `600`, `3.6`, `0.00001`."""
+    return np.format_float_positional(value, trim="-")
 
 
 class GpawEngine:

@@ -42,7 +42,7 @@ def label(job: dict[str, Any]) -> Labelled:
     relax = RelaxSettings(fmax=job["fmax"], max_steps=job["max_steps"])
     for point_group in (True, False):
         atoms = Atoms(numbers=job["numbers"], positions=job["positions"], cell=job["cell"], pbc=job["pbc"])
-        atoms.set_constraint(FixAtoms(job["fixed"]))
+        atoms.set_constraint(FixAtoms(job["fixed"]) if job["fixed"] else None)
         atoms.calc = calculator(settings, bool(atoms.pbc.any()), point_group)
         try:
             return run_job(atoms, job["kind"], relax)

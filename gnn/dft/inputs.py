@@ -68,9 +68,9 @@ def write_inputs(
     """Write input sets of named, fully periodic structures to folder/FORMAT/NAME/, and `folder`/inputs.json.
 
     `theory`: the key whose settings the GPAW script takes exactly, and whose k-points and smearing Quantum ESPRESSO
-    follows; a key of another code leaves the defaults and says so in the notes. VASP always gets the MatPES PBE static
-    set, which is spin-polarised; so is Quantum ESPRESSO's of crystals with magnetic elements, while GPAW's keys are of
-    paired spins. A structure that a format cannot take is counted in the manifest with the reason.
+    follows; a key that does not tell them leaves the defaults and says so in the notes. VASP always gets the MatPES PBE
+    static set, which is spin-polarised; so is Quantum ESPRESSO's of crystals with magnetic elements, while GPAW's keys
+    are of paired spins. A structure that a format cannot take is counted in the manifest with the reason.
 
     Raises:
         InputError: an unknown format, a name that cannot be a folder's, or a name given twice.
@@ -156,10 +156,11 @@ def _writer(kind: Format, theory: str | None) -> Writer:
 
 
 def gpaw_settings(theory: str | None) -> GpawSettings | None:
-    """The GPAW settings that a theory key means, None where it is a key of another code."""
-    if theory is None or "/gpaw-" not in theory:
+    """The GPAW settings that a theory key means, None where it does not tell them, as another code's."""
+    try:
+        return None if theory is None else GpawSettings.from_theory(theory)
+    except InputError:
         return None
-    return GpawSettings.from_theory(theory)
 
 
 def _notes(structures: Sequence[tuple[str, Atoms]], formats: Mapping[Format, Writer], theory: str | None) -> list[str]:
@@ -170,7 +171,8 @@ def _notes(structures: Sequence[tuple[str, Atoms]], formats: Mapping[Format, Wri
     if "qe" in formats:
         notes.append("qe: pseudopotentials are named ELEMENT.upf and are yours to add; check ecutwfc against their own")
     if "gpaw" in formats and gpaw_settings(theory) is None:
-        notes.append(f"gpaw: theory {theory or 'unknown'} is not GPAW's, so {GpawSettings().theory} is used")
+        used = GpawSettings().theory
+        notes.append(f"gpaw: theory {theory or 'unknown'} does not tell GPAW's settings, so {used} is used")
     if magnetic and "qe" in formats:
         notes.append(f"qe: spin-polarised, from ferromagnetic moments, for {', '.join(magnetic)}")
     if magnetic and "gpaw" in formats:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -112,7 +113,8 @@ def label(
     """Run every job that the journal does not hold yet, `workers` at a time, and count all.
 
     A killed run continues from its journal; a job recorded as failed is not tried again (delete the journal's line to
-    do so). Each worker thread holds one engine.
+    do so). Each worker thread holds one engine. Whoever interrupts does not wait for labels in flight: the engines are
+    closed.
     """
     engines = [make_engine() for _ in range(workers)]
     journal = label_journal(journal_path, engines[0].name, engines[0].theory)
@@ -121,8 +123,8 @@ def label(
             journal.mend()
             known = {record["job_id"] for record in journal.read()}
             todo = _unique([job for job in jobs if job.job_id not in known])
-            with journal.appending() as append:
-                for record in _run_all(todo, engines, relax):
+            with journal.appending() as append, closing(_run_all(todo, engines, relax)) as records:
+                for record in records:
                     append(record)
                     on_result(record)
             return summarise(jobs, journal, reused=len(known & {job.job_id for job in jobs}))
@@ -135,6 +137,7 @@ def forget_failures(journal: Journal, job_ids: Iterable[str]) -> int:
     """Take the failures of these jobs out of the journal, so that they are tried again; how many there were."""
     ids = set(job_ids)
     with locked(journal.path.with_suffix(".lock"), f"labelling journal {journal.path}"):
+        journal.mend()
         records = journal.read()
         kept = [record for record in records if record["status"] == "done" or record["job_id"] not in ids]
         if len(kept) < len(records):
@@ -147,7 +150,9 @@ def _unique(jobs: Iterable[LabelJob]) -> list[LabelJob]:
     return list({job.job_id: job for job in jobs}.values())
 
 
-def _run_all(jobs: Sequence[LabelJob], engines: Sequence[Engine], relax: RelaxSettings) -> Iterable[dict[str, Any]]:
+def _run_all(
+    jobs: Sequence[LabelJob], engines: Sequence[Engine], relax: RelaxSettings
+) -> Generator[dict[str, Any], None, None]:
     free: SimpleQueue[Engine] = SimpleQueue()
     for engine in engines:
         free.put(engine)
@@ -159,14 +164,12 @@ def _run_all(jobs: Sequence[LabelJob], engines: Sequence[Engine], relax: RelaxSe
         finally:
             free.put(engine)
 
-    with ThreadPoolExecutor(len(engines)) as pool:
-        futures = [pool.submit(run, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+    pool = ThreadPoolExecutor(len(engines))
+    try:
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # labels in flight end with their engines
 
 
 def run_one(job: LabelJob, engine: Engine, relax: RelaxSettings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
 from gnn.dft.engine import Frame, JobKind, Labelled, RelaxSettings
+from gnn.structures.readers.ase_atoms import fixed_mask
 
 LARGEST_STEP = 0.1
 """Å a BFGS step may move an atom; keeps poor starts from exploding."""
@@ -43,7 +44,7 @@ def run_job(atoms: Atoms, kind: JobKind, relax: RelaxSettings) -> Labelled:
 
 def _relax(atoms: Atoms, relax: RelaxSettings) -> tuple[list[Frame], bool]:
     frames: list[Frame] = []
-    target = FrechetCellFilter(atoms) if atoms.pbc.all() and not atoms.constraints else atoms
+    target = FrechetCellFilter(atoms) if atoms.pbc.all() and not fixed_mask(atoms).any() else atoms
     optimiser = BFGS(target, logfile=None, maxstep=LARGEST_STEP)
     optimiser.attach(lambda: frames.append(frame_of(atoms)))
     converged = bool(optimiser.run(fmax=relax.fmax, steps=relax.max_steps))

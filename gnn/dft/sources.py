@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from ase import Atoms
+from ase.constraints import FixAtoms
 
-from gnn.dft.engine import JobKind
+from gnn.dft.engine import ELECTRONS, JobKind
 from gnn.dft.label import LabelJob
 from gnn.errors import InputError
 from gnn.structures.atoms import record_to_atoms
@@ -21,6 +22,12 @@ from gnn.structures.record import reduced_formula
 
 SHORTLISTS = ("shortlist.parquet", "shortlist.extxyz")
 TABLE_COLUMNS = ("numbers", "positions", "cell")
+OPTIONAL_COLUMNS = ("pbc", *ELECTRONS, "fixed", "rank", "prototype", "shortlisted")
+MOST_NAMED = 20
+"""Ranks that an error lists."""
+
+Ranks = tuple[int, int]
+"""The first and the last rank; of those between, a shortlist may lack some."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def _read(path: Path) -> list[Wanted]:
 
 def _of_table(path: Path) -> list[Wanted]:
     names = set(pq.read_schema(path).names)
-    columns = [name for name in (*TABLE_COLUMNS, "pbc", "rank", "prototype", "shortlisted") if name in names]
+    columns = [name for name in (*TABLE_COLUMNS, *OPTIONAL_COLUMNS) if name in names]
     rows = pq.read_table(path, columns=columns).to_pylist()
     if any(row.get("shortlisted") for row in rows):
         rows = [row for row in rows if row["shortlisted"]]
@@ -85,6 +92,8 @@ def _of_row(row: dict[str, Any], place: int) -> Wanted:
         positions=np.reshape(row["positions"], (-1, 3)),
         cell=np.reshape(row["cell"], (3, 3)),
         pbc=True if row.get("pbc") is None else row["pbc"],
+        constraint=FixAtoms(mask=row["fixed"]) if any(row.get("fixed") or ()) else None,
+        info={name: row[name] for name in ELECTRONS if row.get(name) is not None},
     )
     prototype = row.get("prototype")
     return Wanted(atoms, place if row.get("rank") is None else row["rank"], f"screened-{prototype or 'candidate'}")
@@ -100,16 +109,22 @@ def _of_file(path: Path) -> list[Wanted]:
     return wanted
 
 
-def chosen(wanted: Sequence[Wanted], ranks: Sequence[int] | None, limit: int | None) -> list[Wanted]:
-    """Those of the given ranks (all if None), at most `limit`.
+def chosen(wanted: Sequence[Wanted], ranks: Sequence[Ranks] | None, limit: int | None) -> list[Wanted]:
+    """Those whose rank lies in one of `ranks` (all if there are none), at most `limit`.
 
     Raises:
-        InputError: a rank that is not there.
+        InputError: ranks of which there is none.
     """
-    if ranks:
-        held = {structure.rank for structure in wanted}
-        missing = [rank for rank in ranks if rank not in held]
-        if missing:
-            raise InputError(f"no structure of rank {missing[0]}; ranks go from {min(held)} to {max(held)}")
-        wanted = [structure for structure in wanted if structure.rank in ranks]
+    spans = [range(first, last + 1) for first, last in ranks or ()]
+    _check_held(spans, [structure.rank for structure in wanted])
+    if spans:
+        wanted = [structure for structure in wanted if any(structure.rank in span for span in spans)]
     return list(wanted if limit is None else wanted[:limit])
+
+
+def _check_held(spans: Sequence[range], held: Sequence[int]) -> None:
+    for span in spans:
+        if not any(rank in span for rank in held):
+            named = f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}"
+            more = ", …" if len(held) > MOST_NAMED else ""
+            raise InputError(f"no structure of rank {named}; there are {', '.join(map(str, held[:MOST_NAMED]))}{more}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from ase import units
 
+from gnn.errors import InputError
 from gnn.lake.table import Lake
 from gnn.screening.campaign import DedupeSpec
 from gnn.screening.dedupe import Crystal, known_among
@@ -36,6 +37,9 @@ UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 LARGEST_PRESSURE = 3.0 * units.GPa
 """eV/Å³; a label under more is of a crystal that was squeezed or stretched, not of its end of a relaxation."""
 
+FAILED = ("relaxed", "plausible")
+"""Stages whose dropped candidates have no end of a relaxation that could be compared."""
+
 Row = Mapping[str, Any]
 
 
@@ -43,7 +47,7 @@ def dft_comparisons(
     rows: Iterable[Row],
     lake: Lake,
     theory: str,
-    trained_on: Sequence[str],
+    trained_on: Mapping[str, int],
     spec: DedupeSpec,
     campaign_hull: ReferenceHull | None = None,
 ) -> list[DftComparison]:
@@ -53,28 +57,29 @@ def dft_comparisons(
         rows: rows of the final table, gone through twice; those are kept whose formula the lake holds.
         lake: where DFT energies are looked for.
         theory: the model's.
-        trained_on: data sets that the model was trained on; what they hold is marked.
+        trained_on: data sets that the model was trained on, and their versions; what these hold is marked.
         spec: when two crystals are the same.
         campaign_hull: the DFT hull that the campaign measured against, so that both distances are to the same hull;
             else the hull of what the lake holds now.
     """
     versions = pinned_versions(lake, (), theory)
-    formulas = {row["formula"] for row in rows if row["formation_energy_per_atom"] is not None}
+    formulas = {row["formula"] for row in rows if _is_comparable(row)}
     library = _library(lake, versions, theory, formulas)
     shared = {row["formula"] for _, row in library.values()}
-    relaxed = {
-        row["candidate_id"]: row
-        for row in rows
-        if row["formation_energy_per_atom"] is not None and row["formula"] in shared
-    }
+    relaxed = {row["candidate_id"]: row for row in rows if _is_comparable(row) and row["formula"] in shared}
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
     found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
     hull = campaign_hull or ReferenceHull(
         [entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows]
     )
-    comparisons = [_comparison(relaxed[name], library[match], hull, trained_on) for name, match in found.items()]
+    seen = _seen_in_training(lake, trained_on, [library[match][1] for match in found.values()])
+    comparisons = [_comparison(relaxed[name], library[match], hull, seen) for name, match in found.items()]
     return [comparison for comparison in comparisons if comparison is not None]
+
+
+def _is_comparable(row: Row) -> bool:
+    return row["formation_energy_per_atom"] is not None and row["stage_dropped"] not in FAILED
 
 
 def _library(
@@ -93,6 +98,24 @@ def _library(
     return {name: (Crystal(name, *arrays_of(row), row["energy"] / row["n_atoms"]), row) for name, row in named.items()}
 
 
+def _seen_in_training(lake: Lake, trained_on: Mapping[str, int], labels: Sequence[Row]) -> set[str]:
+    """Ids of the labels that a trained version holds; of one that is gone, all of its data set count as seen."""
+    ids = pa.array({label["structure_id"] for label in labels}, pa.string())
+    seen: set[str] = set()
+    for dataset, version in trained_on.items():
+        try:
+            seen |= _held(lake, dataset, version, ids)
+        except (InputError, OSError):
+            seen |= {label["structure_id"] for label in labels if label["dataset"] == dataset}
+    return seen
+
+
+def _held(lake: Lake, dataset: str, version: int, ids: pa.Array) -> set[str]:
+    wanted = pc.field("structure_id").isin(ids)
+    batches = lake.record_batches(dataset, version, columns=["structure_id"], where=wanted)
+    return {name for batch in batches for name in batch["structure_id"].to_pylist()}
+
+
 def _is_finished(row: Row) -> bool:
     stress = row["stress"]
     squeezed = stress is not None and abs(sum(stress[:3]) / 3) > LARGEST_PRESSURE
@@ -101,7 +124,7 @@ def _is_finished(row: Row) -> bool:
 
 
 def _comparison(
-    row: Row, match: tuple[Crystal, Row], hull: ReferenceHull, trained_on: Sequence[str]
+    row: Row, match: tuple[Crystal, Row], hull: ReferenceHull, seen: Collection[str]
 ) -> DftComparison | None:
     crystal, label = match
     counts = dict(entry_of_row(label).composition)
@@ -118,5 +141,5 @@ def _comparison(
         dft_hull_distance=hull.distance(counts, crystal.energy_per_atom),
         rank=row["rank"],
         shortlisted=row["shortlisted"],
-        in_training=label["dataset"] in trained_on,
+        in_training=label["structure_id"] in seen,
     )

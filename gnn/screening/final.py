@@ -70,5 +70,5 @@ def write_dft_inputs(
 ) -> InputManifest:
     """Input sets of the shortlist under `folder`/dft; see `gnn.dft.inputs.write_inputs`."""
     chosen = [rows.by_id[name] for name in shortlist]
-    named = [(input_name(place, row["formula"]), atoms_of_row(row)) for place, row in enumerate(chosen, 1)]
+    named = [(input_name(row["rank"], row["formula"]), atoms_of_row(row)) for row in chosen]
     return write_inputs(named, folder / INPUTS, formats, theory)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from typer.testing import CliRunner
@@ -18,11 +19,22 @@ from typer.testing import CliRunner
 from flows.cli.label import ranks
 from flows.cli.main import app
 from flows.cli.results import LabelPlanResult, LabelResult
-from flows.label import LabelRequest, append_labels, find_source, journal_path, make_plan, relax_settings, run_engine
+from flows.label import (
+    LabelRequest,
+    append_labels,
+    find_source,
+    journal_path,
+    label,
+    make_plan,
+    relax_settings,
+    run_engine,
+    with_campaign_theory,
+)
 from flows.settings import Home
 from gnn.dft.engine import RelaxSettings
 from gnn.errors import InputError
 from gnn.lake.table import Lake
+from gnn.screening.manifest import CampaignManifest, ModelPin
 
 
 @pytest.fixture
@@ -81,8 +93,23 @@ def test_another_data_set_has_its_own_journal(structures, home):
     assert [path.name for path in home.labels.glob("*.jsonl")] == ["mine--emt_ase.jsonl"]
 
 
+def test_labels_that_the_lake_refuses_are_told(home, tmp_path, monkeypatch):
+    overlapping = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.2]], cell=[6, 6, 6], pbc=True)
+    write(tmp_path / "s.extxyz", [bulk("Cu"), overlapping])
+    monkeypatch.setattr("flows.label.run_engine", run_engine.fn)
+    monkeypatch.setattr("flows.label.append_labels", append_labels.fn)
+    monkeypatch.setattr("flows.label.label", label.fn)
+    done = CliRunner().invoke(app, ["label", str(tmp_path / "s.extxyz"), "--engine", "emt", "--json"])
+    result = LabelResult.model_validate_json(done.stdout)
+    assert (result.done, result.kept, result.duplicates, result.quarantined) == (2, 1, 0, 1)
+    assert result.quarantine_reasons == {"overlapping-atoms": 1}
+    done = CliRunner().invoke(app, ["label", str(tmp_path / "s.extxyz"), "--engine", "emt"])
+    assert "0 frames (1 known before, 1 quarantined)" in done.stdout
+    assert "quarantined: 1 overlapping-atoms" in done.stderr
+
+
 def test_relaxations_keep_every_step(structures, home):
-    request = LabelRequest(str(structures), "emt", kind="relax", ranks=(2,), settings={"relax": {"fmax": 0.01}})
+    request = LabelRequest(str(structures), "emt", kind="relax", ranks=((2, 2),), settings={"relax": {"fmax": 0.01}})
     _, summary, appended = steps(request, home)
     types = Lake(home.lake).read("labels-emt")["config_type"].to_pylist()
     assert summary.frames == appended.kept == len(types) > 1
@@ -103,14 +130,19 @@ def test_an_unknown_campaign_lists_the_known(campaign, home):
 
 def test_gpaw_starts_from_the_theory_of_the_campaigns_model(campaign, home, monkeypatch):
     pytest.importorskip("gpaw")
-    from gnn.screening.manifest import CampaignManifest, ModelPin
-
     key = "pbe/gpaw-pw450-k3-fd0.1"
     pin = ModelPin(uri="m", version="1", sha256="0", path=None, theory=key, elements=["Al"])
     CampaignManifest(name="metals", state="COMPLETED", spec_digest="0", model=pin, code_version="0").write(campaign)
     assert make_plan(LabelRequest("metals", "gpaw"), home).theory == key
     changed = LabelRequest("metals", "gpaw", settings={"cutoff_ev": 500})
     assert make_plan(changed, home).theory == "pbe/gpaw-pw500-k3-fd0.1"
+
+
+@pytest.mark.parametrize("theory", ["pbe/vasp-matpes", "pbe/gpaw-pw600-k4"])
+def test_a_models_theory_that_gpaw_cannot_take_leaves_the_users_settings(theory, campaign):
+    pin = ModelPin(uri="m", version="1", sha256="0", path=None, theory=theory, elements=["Al"])
+    CampaignManifest(name="metals", state="COMPLETED", spec_digest="0", model=pin, code_version="0").write(campaign)
+    assert with_campaign_theory("gpaw", {"cutoff_ev": 500}, campaign) == {"cutoff_ev": 500}
 
 
 def test_other_settings_of_a_relaxation_have_another_journal(home):
@@ -125,7 +157,9 @@ def test_wrong_relaxation_settings(values):
         relax_settings(values)
 
 
-@pytest.mark.parametrize(("text", "expected"), [(None, ()), ("1", (1,)), ("1, 3-5", (1, 3, 4, 5)), ("2,", (2,))])
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, ()), ("1", ((1, 1),)), ("1, 3-5", ((1, 1), (3, 5))), ("2,", ((2, 2),))]
+)
 def test_ranks(text, expected):
     assert ranks(text) == expected
 
@@ -141,7 +175,8 @@ def test_what_is_no_rank(text):
     [
         (["nope.cif", "--engine", "emt"], "there is no file and no campaign 'nope.cif'"),
         (["FILE", "--engine", "vasp"], "there is no engine 'vasp'; known: emt, gpaw"),
-        (["FILE", "--engine", "emt", "--rank", "9"], "no structure of rank 9; ranks go from 1 to 4"),
+        (["FILE", "--engine", "emt", "--rank", "9"], "no structure of rank 9; there are 1, 2, 3, 4"),
+        (["FILE", "--engine", "emt", "--dataset", "my labels"], "'my labels' cannot name a data set"),
         (["FILE", "--engine", "emt", "--set", "x=1"], "engine 'emt' takes no settings, got x"),
         (["FILE", "--engine", "emt", "--set", "x"], "--set 'x' is not of the form"),
     ],
@@ -162,6 +197,17 @@ def test_a_dry_run_does_nothing(structures, home):
     found = LabelPlanResult.model_validate_json(result.stdout)
     assert (found.theory, found.structures, found.to_do) == ("emt/ase", 4, 4)
     assert not home.labels.exists()
+
+
+def test_lines_of_a_journal_that_a_disk_damaged_are_to_do_again(structures, home):
+    plan, *_ = steps(LabelRequest(str(structures), "emt"), home)
+    header, first, *rest = plan.journal.path.read_text().splitlines(keepends=True)
+    damaged = "".join([header, first[:50] + "\n", *rest])
+    plan.journal.path.write_text(damaged)
+    assert plan.to_do == 1
+    assert plan.journal.path.read_text() == damaged
+    plan.journal.path.write_text(damaged.replace(header, "{\n"))
+    assert plan.to_do == 4
 
 
 @pytest.mark.server
@@ -185,6 +231,7 @@ def test_nothing_but_failures_exits_1(done, code, structures, home, monkeypatch)
         return LabelResult(
             engine="emt", theory="emt/ase", jobs=4, done=done, failed=4 - done, reused=0, frames=done,
             reasons={"no": 4 - done}, cpu_s=0.0, dataset=None, version=None,
+            kept=0, duplicates=0, quarantined=0, quarantine_reasons={},
         )  # fmt: skip
 
     monkeypatch.setattr("flows.label.label", failing)

@@ -63,6 +63,17 @@ def test_a_page_draws_the_best_of_very_many(
     assert [(row.stage, row.n) for row in context.cost if row.stage == "prepare"] == [("prepare", len(rows))]
 
 
+def test_a_known_compound_of_another_structure_is_not_found(
+    run_here: Run, home: Home, campaign_file: Path, tmp_path: Path
+) -> None:
+    known = tmp_path / "known.toml"
+    compounds = ['structure_type = "CsCl"\nprototype = "CsCl"\nelements = ["Al", "Ni"]', 'structure_type = "X"']
+    known.write_text("".join(f'[[compound]]\nformula = "AlNi"\ncitation = "c"\n{more}\n' for more in compounds))
+    run_here(campaign_file, changes={"known_compounds": str(known)})
+    context = report_context(CampaignFolder(home, "metals"))
+    assert [(compound.rank is None, compound.found) for compound in context.known] == [(False, True), (False, False)]
+
+
 def test_the_funnel_adds_up(run_here: Run, home: Home, campaign_file: Path) -> None:
     result = run_here(campaign_file)
     rows = rows_of(home)

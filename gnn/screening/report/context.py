@@ -33,7 +33,7 @@ class CampaignFacts:
     stability_threshold: hull distance (eV/atom) up to which a candidate counts as worth its DFT; the share of
     shortlisted candidates beyond it by DFT is the wasted share.
     n_candidates: how many distinct candidates there were, counted after duplicates were removed.
-    elements: the chemical space, in the order in which axes of ternaries are drawn; empty = as found in candidates.
+    elements: the chemical space, in the order in which axes are drawn; what else candidates hold comes after it.
     """
 
     name: str

@@ -38,8 +38,9 @@ def _turns_right(a: Point, b: Point, c: Point) -> bool:
 
 
 def elements_in_order(context: ReportContext, rows: Sequence[Candidate]) -> list[str]:
-    """The campaign's elements; as given, else as found among the candidates."""
-    return list(context.facts.elements) or sorted({symbol for row in rows for symbol in row.system})
+    """The campaign's elements as given, then what else its candidates hold."""
+    given = list(context.facts.elements)
+    return given + sorted({symbol for row in rows for symbol in row.system} - set(given))
 
 
 def hull_section(context: ReportContext, rows: Sequence[Candidate]) -> Html:

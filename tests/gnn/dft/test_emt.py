@@ -101,6 +101,21 @@ def test_fixed_atoms_and_the_cell_under_them_stay():
     assert np.abs(last.forces[2:]).max() < RELAX.fmax < np.abs(last.forces[:2]).max()
 
 
+def test_what_cannot_be_relaxed_costs_itself():
+    coinciding = Atoms("Al2", positions=[[0, 0, 0], [0, 0, 0]], cell=[4, 4, 4], pbc=True)
+    with pytest.raises(LabelError, match=r"EMT: \w+Error: "):
+        EmtEngine().run(coinciding, "relax", RELAX)
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"), [({"total_charge": 1}, r"charge \+1"), ({"multiplicity": 3}, "multiplicity 3")]
+)
+def test_other_electrons_than_computed_are_refused(stated, said, aluminium):
+    aluminium.info = stated
+    with pytest.raises(LabelError, match=said):
+        EmtEngine().run(aluminium, "static", RELAX)
+
+
 def test_an_unknown_element_is_named():
     with pytest.raises(LabelError, match="no parameters for Li, Si"):
         EmtEngine().run(Atoms("LiSi", pbc=True, cell=[3, 3, 3]), "static", RELAX)

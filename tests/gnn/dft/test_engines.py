@@ -35,7 +35,12 @@ def test_emt_takes_no_settings():
     ("settings", "said"),
     [
         ({"cutof": 400}, "setting cutof=400.*it knows xc, cutoff_ev"),
+        ({"timeout_s": "abc"}, "setting timeout_s='abc' must be a positive number of seconds"),
+        ({"timeout_s": 0}, "setting timeout_s=0 must be"),
+        ({"timeout_s": float("nan")}, "setting timeout_s=nan must be"),
         ({"cutoff_ev": -1}, "setting cutoff_ev=-1"),
+        ({"cutoff_ev": float("inf")}, "setting cutoff_ev=inf"),
+        ({"xc": "SCAN"}, "setting xc='SCAN': Input should be 'PBE', 'LDA'"),
         ({"smearing": "gauss"}, "setting smearing='gauss'"),
         ({"theory": "pbe/vasp"}, "theory 'pbe/vasp' is not a GPAW one"),
     ],
@@ -54,14 +59,18 @@ def test_settings_lie_over_the_theory_key():
 
 @given(
     xc=st.sampled_from(sorted(FUNCTIONALS.values())),
-    cutoff=st.integers(100, 2000),
-    density=st.integers(10, 99).map(lambda tenth: tenth / 10),
+    cutoff=st.floats(1e-6, 1e7),
+    density=st.floats(1e-6, 1e3),
     smearing=st.sampled_from(["fermi-dirac", "marzari-vanderbilt"]),
-    width=st.integers(1, 99).map(lambda hundredth: hundredth / 100),
+    width=st.floats(1e-9, 10),
 )
 def test_a_theory_key_says_all_settings(xc, cutoff, density, smearing, width):
     settings = GpawSettings(xc=xc, cutoff_ev=cutoff, k_density=density, smearing=smearing, smearing_ev=width)
     assert GpawSettings.from_theory(settings.theory) == settings
+
+
+def test_a_theory_key_has_no_exponents():
+    assert GpawSettings(smearing_ev=1e-5).theory == "pbe/gpaw-pw600-k3.6-mv0.00001"
 
 
 @pytest.mark.parametrize(

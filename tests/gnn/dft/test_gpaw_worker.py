@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 from ase.build import bulk
@@ -20,11 +21,11 @@ from gnn.dft.gpaw import GpawEngine, GpawSettings
 RELAX = RelaxSettings()
 
 
-def job(atoms, kind="static") -> str:
+def job(atoms, kind="static", fixed=()) -> str:
     return json.dumps(
         {
             "numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist(), "cell": atoms.cell[:].tolist(),
-            "pbc": atoms.pbc.tolist(), "fixed": [], "kind": kind, "fmax": 0.05, "max_steps": 20,
+            "pbc": atoms.pbc.tolist(), "fixed": list(fixed), "kind": kind, "fmax": 0.05, "max_steps": 20,
             "settings": GpawSettings().model_dump(),
         }
     )  # fmt: skip
@@ -40,6 +41,21 @@ def test_an_answer_holds_the_frames(emt_inside):
     assert answer["converged"]
     assert len(answer["frames"]) == 1
     json.dumps(answer)
+
+
+def test_a_relaxation_moves_the_cell(emt_inside):
+    frames = gpaw_worker.answer(job(bulk("Cu", a=3.75), "relax"))["frames"]
+    assert abs(np.linalg.det(frames[-1]["cell"])) < abs(np.linalg.det(frames[0]["cell"])) - 0.5
+    assert np.abs(frames[-1]["stress"]).max() < 0.01
+
+
+def test_fixed_atoms_hold_the_cell(emt_inside):
+    crystal = bulk("Cu", a=3.75, cubic=True)
+    crystal.positions[1] += 0.1
+    frames = gpaw_worker.answer(job(crystal, "relax", fixed=[0]))["frames"]
+    assert len(frames) > 1
+    assert frames[-1]["cell"] == frames[0]["cell"]
+    assert frames[-1]["positions"][0] == frames[0]["positions"][0]
 
 
 def test_an_error_is_an_answer_too(emt_inside):

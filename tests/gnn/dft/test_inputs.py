@@ -159,15 +159,17 @@ def test_the_gpaw_script_runs(tmp_path):
     assert labelled.get_stress().shape == (6,)
 
 
-def test_a_theory_of_another_code_is_noted(crystal, tmp_path):
-    manifest = write_inputs([("001-x", crystal)], tmp_path, ["gpaw"], "pbe/vasp-matpes")
-    assert any("is not GPAW's" in note for note in manifest.notes)
+@pytest.mark.parametrize("theory", ["pbe/vasp-matpes", "pbe/gpaw-pw600-k4", "scan/gpaw-pw600-k3.6-mv0.5"])
+def test_a_theory_that_does_not_tell_gpaws_settings_is_noted(theory, crystal, tmp_path):
+    manifest = write_inputs([("001-x", crystal)], tmp_path, ["gpaw"], theory)
+    assert any(f"{theory} does not tell GPAW's settings" in note for note in manifest.notes)
     assert GpawSettings().theory in (tmp_path / "gpaw" / "001-x" / "run.py").read_text()
 
 
 def test_gpaw_settings_of_keys():
     assert gpaw_settings(THEORY) == GpawSettings()
     assert gpaw_settings(None) is gpaw_settings("pbe/vasp") is None
+    assert gpaw_settings("pbe/gpaw-pw600-k4") is gpaw_settings("pbe/gpaw-pw0-k3.6-mv0.5") is None
 
 
 def test_the_manifest_lists_every_file_that_is_there(crystal, tmp_path):

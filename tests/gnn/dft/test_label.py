@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -65,7 +66,13 @@ def test_what_a_structure_says_of_electrons_and_fixed_atoms_is_kept(tmp_path, ma
     again = job.atoms()
     assert again.info == {"total_charge": 1, "multiplicity": 2}
     assert again.constraints[0].index.tolist() == [0, 2]
-    label([job], EmtEngine, tmp_path / "j.jsonl", RELAX)
+
+    class Charged(EmtEngine):
+        def run(self, atoms, *rest):
+            atoms.info = {}
+            return super().run(atoms, *rest)
+
+    label([job], Charged, tmp_path / "j.jsonl", RELAX)
     records = journal_records(label_journal(tmp_path / "j.jsonl", "emt", "emt/ase"), "labels")
     assert {(record.total_charge, record.multiplicity) for record in records} == {(1, 2)}
     assert all(record.fixed.tolist() == [True, False, True, False] for record in records)
@@ -119,6 +126,14 @@ def test_failures_can_be_tried_again(tmp_path, make_jobs):
     assert forget_failures(label_journal(path, "emt", "emt/ase"), [jobs[-1].job_id]) == 1
     summary = label(jobs, EmtEngine, path, RELAX)
     assert (summary.reused, summary.failed) == (3, 2)
+
+
+def test_failures_of_a_damaged_journal_can_be_tried_again(tmp_path, make_jobs):
+    path, jobs = tmp_path / "j.jsonl", make_jobs(2, bad=1)
+    label(jobs, EmtEngine, path, RELAX)
+    header, first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, first[:50] + "\n", *rest]))
+    assert forget_failures(label_journal(path, "emt", "emt/ase"), [jobs[-1].job_id]) == 1
 
 
 def test_a_journal_of_another_theory_is_refused(tmp_path, make_jobs):
@@ -180,6 +195,58 @@ def test_an_error_that_is_no_label_error_stops_the_run_and_closes_the_engines(tm
     with pytest.raises(RuntimeError, match="fault of the program"):
         label(make_jobs(3), Broken, tmp_path / "j.jsonl", RELAX)
     assert closed == [1]
+
+
+@pytest.fixture
+def blocking():
+    """An engine whose first label is given at once; each other takes until it is closed."""
+    begun, counter = [], itertools.count()
+
+    class Blocking(EmtEngine):
+        def __init__(self):
+            self.closed = threading.Event()
+
+        def run(self, atoms, kind, relax):
+            begun.append(atoms)
+            if next(counter) and not self.closed.wait(30):
+                raise RuntimeError("was never closed")
+            return super().run(atoms, kind, relax)
+
+        def close(self):
+            self.closed.set()
+
+    Blocking.begun = begun
+    return Blocking
+
+
+def test_an_interrupt_does_not_wait_for_a_label_in_flight(tmp_path, make_jobs, blocking):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            label(make_jobs(4), blocking, tmp_path / "j.jsonl", RELAX)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 10
+    assert len(lines(tmp_path / "j.jsonl")) == 2
+    assert len(blocking.begun) == 2
+
+
+def test_an_interrupt_while_a_result_is_told_begins_no_other_job(tmp_path, make_jobs, blocking):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        label(make_jobs(6), blocking, tmp_path / "j.jsonl", RELAX, workers=2, on_result=interrupt)
+    assert time.monotonic() - begin < 10
+    assert len(lines(tmp_path / "j.jsonl")) == 2
+    assert len(blocking.begun) <= 3
 
 
 def test_labels_that_are_no_numbers_cost_their_job_only(tmp_path, make_jobs):

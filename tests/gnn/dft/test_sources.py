@@ -65,14 +65,23 @@ def test_a_job_is_grouped_by_formula(campaign):
 
 def test_ranks_and_limit(campaign):
     wanted = read_wanted(campaign)
-    assert [w.rank for w in chosen(wanted, [3, 1], None)] == [1, 3]
+    assert [w.rank for w in chosen(wanted, [(3, 3), (1, 1)], None)] == [1, 3]
     assert [w.rank for w in chosen(wanted, None, 2)] == [1, 2]
-    assert [w.rank for w in chosen(wanted, [2, 3], 1)] == [2]
+    assert [w.rank for w in chosen(wanted, [(2, 3)], 1)] == [2]
+
+
+def test_a_range_takes_the_ranks_that_there_are(tmp_path):
+    rows = [row(symbol, rank) for symbol, rank in (("Al", 1), ("Cu", 4), ("Ni", 9))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "shortlist.parquet")
+    wanted = read_wanted(tmp_path)
+    assert [w.rank for w in chosen(wanted, [(1, 5)], None)] == [1, 4]
+    with pytest.raises(InputError, match="no structure of rank 5 to 8; there are 1, 4, 9"):
+        chosen(wanted, [(1, 1), (5, 8)], None)
 
 
 def test_a_rank_that_is_not_there(campaign):
-    with pytest.raises(InputError, match="no structure of rank 9; ranks go from 1 to 3"):
-        chosen(read_wanted(campaign), [9], None)
+    with pytest.raises(InputError, match=r"no structure of rank 9; there are 1, 2, 3$"):
+        chosen(read_wanted(campaign), [(9, 9)], None)
 
 
 def test_nothing_there(tmp_path):
@@ -97,3 +106,12 @@ def test_a_file_says_charge_multiplicity_and_fixed_atoms(tmp_path):
     jobs = [wanted.job("static") for wanted in read_wanted(tmp_path / "a.xyz")]
     said = [(job.total_charge, job.multiplicity, job.fixed) for job in jobs]
     assert said == [(1, 2, []), (None, None, [1]), (None, None, [])]
+
+
+def test_a_table_says_charge_multiplicity_and_fixed_atoms(tmp_path):
+    ion = {**row("Cu", None), "total_charge": 1, "multiplicity": 2, "fixed": [True]}
+    plain = {**row("Al", None), "total_charge": None, "multiplicity": None, "fixed": [False]}
+    pq.write_table(pa.Table.from_pylist([ion, plain]), tmp_path / "a.parquet")
+    jobs = [wanted.job("static") for wanted in read_wanted(tmp_path / "a.parquet")]
+    said = [(job.total_charge, job.multiplicity, job.fixed) for job in jobs]
+    assert said == [(1, 2, [0]), (None, None, [])]

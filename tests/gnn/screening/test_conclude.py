@@ -202,3 +202,12 @@ def test_inputs_for_dft(make_spec: MakeSpec, ready: Prepared, tmp_path: Path) ->
     first = next(row for row in conclusion.rows if row["candidate_id"] == conclusion.shortlist[0])
     atoms = read(inputs[0], format="espresso-in")
     assert len(atoms) == first["n_atoms"]
+
+
+def test_folders_of_inputs_are_named_by_rank(make_spec: MakeSpec, ready: Prepared, tmp_path: Path) -> None:
+    conclusion = conclude(make_spec(), ready, all_results(ready, energy=-3.55), hull(), "t")
+    some = conclusion.shortlist[1::2]
+    manifest = write_dft_inputs(tmp_path, conclusion.rows, some, ["qe"], "t")
+    ranks = [conclusion.rows.by_id[name]["rank"] for name in some]
+    assert [int(entry.name.split("-")[0]) for entry in manifest.structures] == ranks
+    assert ranks[0] == 2

@@ -154,12 +154,35 @@ def final_row(atoms: Atoms, formation: float, **more: object) -> dict:
 
 def test_model_against_dft(lake: Lake) -> None:
     row = final_row(bulk("CuAl", "cesiumchloride", a=3.0), -0.2)
-    (found,) = dft_comparisons([row], lake, "pbe", ["compounds"], DedupeSpec())
+    (found,) = dft_comparisons([row], lake, "pbe", {"compounds": 0}, DedupeSpec())
     assert found.dft_formation_energy_per_atom == pytest.approx(-4.1 + (3.7 + 4.0) / 2)
     assert found.dft_hull_distance == pytest.approx(0)
     assert (found.origin, found.in_training, found.rank) == ("compounds", True, 1)
-    assert dft_comparisons([row], lake, "r2scan", [], DedupeSpec()) == []
-    assert dft_comparisons([final_row(bulk("CuAl", "rocksalt", a=5.0), 0.3)], lake, "pbe", [], DedupeSpec()) == []
+    assert dft_comparisons([row], lake, "r2scan", {}, DedupeSpec()) == []
+    assert dft_comparisons([final_row(bulk("CuAl", "rocksalt", a=5.0), 0.3)], lake, "pbe", {}, DedupeSpec()) == []
+
+
+@pytest.mark.parametrize(("stage", "compared"), [("relaxed", 0), ("plausible", 0), ("stable", 1)])
+def test_candidates_that_did_not_relax_are_not_compared(stage: str, compared: int, lake: Lake) -> None:
+    row = final_row(bulk("CuAl", "cesiumchloride", a=3.9), 4.2, rank=None, shortlisted=False, stage_dropped=stage)
+    assert len(dft_comparisons([row], lake, "pbe", {}, DedupeSpec())) == compared
+
+
+def test_only_what_the_trained_version_holds_was_seen_in_training(lake: Lake) -> None:
+    add(lake, "compounds", "pbe", [labelled(bulk("CuAl", "zincblende", a=5.5), -7.0)])
+    rows = [
+        final_row(bulk("CuAl", structure, a=a), -0.1, candidate_id=structure)
+        for structure, a in (("cesiumchloride", 2.9), ("zincblende", 5.5))
+    ]
+
+    def seen(trained_on: dict[str, int]) -> set[str]:
+        found = dft_comparisons(rows, lake, "pbe", trained_on, DedupeSpec())
+        assert len(found) == 2
+        return {point.candidate_id for point in found if point.in_training}
+
+    assert seen({"compounds": 0}) == {"cesiumchloride"}
+    assert seen({"compounds": 1}) == seen({"compounds": 99}) == {"cesiumchloride", "zincblende"}
+    assert seen({"metals": 0}) == seen({"gone": 0}) == set()
 
 
 def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
@@ -168,14 +191,14 @@ def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
         frame = labelled(atoms, -7.0)
         frame.calc.results["stress"] = np.array([pressure_gpa] * 3 + [5.0, 0.0, 0.0]) * units.GPa
         add(lake, dataset, "pbe", [frame])
-    (found,) = dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", [], DedupeSpec())
+    (found,) = dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", {}, DedupeSpec())
     assert found.origin == "sheared"
 
 
 def test_steps_of_a_relaxation_prove_nothing(lake: Lake) -> None:
     atoms = bulk("CuAl", "zincblende", a=5.5)
     add(lake, "steps", "pbe", [labelled(atoms, -7.0, config_type="truth-relaxing")])
-    assert dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", [], DedupeSpec()) == []
+    assert dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", {}, DedupeSpec()) == []
     add(lake, "ends", "pbe", [labelled(atoms, -7.1, config_type="truth-relaxed")])
-    (found,) = dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", [], DedupeSpec())
+    (found,) = dft_comparisons([final_row(atoms, 0.3)], lake, "pbe", {}, DedupeSpec())
     assert (found.origin, found.in_training) == ("ends", False)

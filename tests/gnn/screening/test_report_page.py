@@ -21,7 +21,9 @@ from gnn.screening.report import (
     write_report,
 )
 from gnn.screening.report.funnel import funnel_section
+from gnn.screening.report.hulls import hull_section
 from gnn.screening.report.page import SECTIONS
+from gnn.screening.report.rows import Candidate
 
 NASTY = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>'
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -177,6 +179,13 @@ def test_a_campaign_without_anything_has_a_page_that_says_so():
         "shard 3 failed",
     ):
         assert said in page
+
+
+def test_hulls_of_candidates_beyond_the_elements_are_drawn_too():
+    context = bare([])
+    context = replace(context, facts=replace(context.facts, elements=["Si", "Mg"]))
+    row = Candidate("a", "LiSi", "x", 2, {"Li": 1, "Si": 1}, -0.2, 0.0, None, 1, shortlisted=True)
+    assert "Convex hull of Si-Li" in hull_section(context, [row])
 
 
 def test_candidates_without_energies_or_geometry():
