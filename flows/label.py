@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,14 +172,16 @@ def relax_settings(values: Any) -> RelaxSettings:
     """Relaxation settings of `--set relax.NAME=VALUE`.
 
     Raises:
-        InputError: an unknown name or a value that is no positive number.
+        InputError: an unknown name, or a value that is no positive number, of steps no whole one.
     """
     known = {"fmax": float, "max_steps": int}
     if not isinstance(values, dict) or not set(values) <= set(known):
         raise InputError(f"relax={values!r}: a relaxation takes {', '.join(f'relax.{name}' for name in known)}")
     for name, value in values.items():
-        if not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InputError(f"relax.{name}={value!r} must be a positive number")
+        if known[name](value) != value:
+            raise InputError(f"relax.{name}={value!r} must be a whole number")
     return RelaxSettings(**{name: known[name](value) for name, value in values.items()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -151,7 +152,11 @@ def test_other_settings_of_a_relaxation_have_another_journal(home):
     assert len(paths) == 2
 
 
-@pytest.mark.parametrize("values", [{"fmaxx": 1}, {"fmax": -1}, {"max_steps": "many"}, 3])
+@pytest.mark.parametrize("values", [
+        {"fmaxx": 1}, {"fmax": -1}, {"fmax": math.nan}, {"fmax": True}, {"max_steps": "many"}, {"max_steps": 0.5},
+        {"max_steps": math.inf}, 3,
+    ],
+)  # fmt: skip
 def test_wrong_relaxation_settings(values):
     with pytest.raises(InputError, match="relax"):
         relax_settings(values)
