@@ -80,11 +80,11 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", "/people/ada")
     spec = read_campaign(write(tmp_path, MINIMAL))
     assert spec.path("a.xyz") == tmp_path / "a.xyz"
     assert spec.path("/data/a.xyz") == Path("/data/a.xyz")
-    assert spec.path("~/a.xyz") == Path("/home/ada/a.xyz")
+    assert spec.path("~/a.xyz") == Path("/people/ada/a.xyz")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
