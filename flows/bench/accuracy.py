@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.bench.crystal_peers import fit_crystals
 from flows.bench.named import read_named
-from flows.bench.own_runs import train_and_test
+from flows.bench.own_runs import rebudgeted, train_and_test
 from flows.bench.peers.client import command_of
 from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
@@ -25,7 +25,6 @@ from gnn.machine import processor
 from gnn.overlay import merged
 
 NAME = "accuracy"
-BUDGETS = frozenset({"epochs", "minutes"})
 CASES_FILE = Path(__file__).with_name("accuracy.toml")
 
 
@@ -130,13 +129,7 @@ def own_run(plan: Plan, case: Case, seed: int) -> Run:
 def key_of(case: Case, changes: dict[str, Any], seed: int) -> dict[str, Any]:
     """What a run is called by in the journal."""
     taught = {} if case.teacher is None else {"teacher": case.teacher.model_dump()}
-    return {"case": case.name, "seed": seed, "changes": changed(case.changes, changes)} | taught
-
-
-def changed(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes laid over a case's own, whose budget a new one replaces."""
-    kept = {name: value for name, value in own.items() if name not in BUDGETS} if BUDGETS & set(changes) else own
-    return merged(kept, changes)
+    return {"case": case.name, "seed": seed, "changes": rebudgeted(case.changes, changes)} | taught
 
 
 def rival_cases(plan: Plan) -> list[Case]:

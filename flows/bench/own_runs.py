@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flows.cli.results import TrainResult
 
 EXPERIMENT = "benchmarks"
+BUDGETS = frozenset({"epochs", "minutes"})
 
 
 def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) -> dict[str, Any]:
@@ -66,3 +67,9 @@ def n_weights(checkpoint: Path) -> int:
     text = (checkpoint / MANIFEST_NAME).read_text(encoding="utf-8")
     tensors = CheckpointManifest.model_validate_json(text).tensors
     return sum(math.prod(info.shape) for name, info in tensors.items() if name.startswith("member.0."))
+
+
+def rebudgeted(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` laid over tables of a training configuration, whose budget a new one replaces."""
+    kept = {name: value for name, value in own.items() if name not in BUDGETS} if BUDGETS & set(changes) else own
+    return merged(kept, changes)

@@ -15,7 +15,7 @@ import ase.io
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict
 
-from flows.bench.own_runs import flat_errors, train_and_test, trained
+from flows.bench.own_runs import flat_errors, rebudgeted, train_and_test, trained
 from flows.bench.tasks import Task, bring, split_graphs
 from flows.settings import Home
 from gnn.errors import SluiceError
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Teacher(BaseModel):
-    """Which engine teaches, what it is shown, and for how many minutes the task is trained without its help in the end.
+    """Which engine teaches, what it is shown, and how the task is trained without its help in the end.
 
     Every structure of the training part moves for `steps` fs at `temperature` K by a network of the task, trained as
     `sampler` (tables of a training configuration) says: a quick one will do, since the engine has the last word.
-    Every `every` fs there is a frame to label.
+    Every `every` fs there is a frame to label. `alone` is laid over the case's changes; it holds a budget of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +42,7 @@ class Teacher(BaseModel):
     temperature: float
     steps: int
     every: int
-    alone_minutes: float
+    alone: dict[str, Any]
 
 
 def train_taught(
@@ -60,8 +60,8 @@ def train_taught(
     labels = labelled(task, teacher, home)
     help_of = {"data": {"helpers": [labels.dataset]}, "seed": seed}
     first = trained(task.data(), home, merged(changes, help_of))
-    start = {"init": str(home.absolute(first.checkpoint)), "minutes": teacher.alone_minutes, "seed": seed}
-    rest = {name: value for name, value in changes.items() if name != "model"}
+    start = {"init": str(home.absolute(first.checkpoint)), "seed": seed}
+    rest = {name: value for name, value in rebudgeted(changes, teacher.alone).items() if name != "model"}
     found = train_and_test(task, data, home, merged(rest, start))
     spent = round(first.cpu_s + found["cpu_s"], 2)
     return found | {"cpu_s": spent, "taught": labels.done, "helped": flat_errors(first.metrics["test"])}
@@ -71,7 +71,7 @@ def labelled(task: Task, teacher: Teacher, home: Home) -> LabelResult:
     """The frames near the task's, with the engine's labels, in the lake."""
     from flows.label import LabelRequest, label
 
-    name = f"{task.name}-{teacher.engine}-{digest(teacher.model_dump(exclude={'alone_minutes'}))[:8]}"
+    name = f"{task.name}-{teacher.engine}-{digest(teacher.model_dump(exclude={'alone'}))[:8]}"
     source = home.labels / f"{name}.extxyz"
     if not source.exists():
         frames = frames_near(task, teacher, home)
