@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from flows import registry
 from flows.events import announce_champion
+from flows.learnt import n_learnt
 from flows.registry import CHAMPION, FIRST, VERDICT, RegisteredModel
 from flows.settings import Home
-from flows.suites import Suite, evaluate_on, freeze, learnt_from, read_suite, suite_folder
+from flows.suites import Suite, evaluate_on, freeze, read_suite, suite_folder
 from flows.tracking import connect
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked, write_text
@@ -93,10 +94,10 @@ def partial_to(suite: Suite, checkpoint: Path, home: Home) -> str | None:
     """Why the errors of a checkpoint on a suite would flatter it; None where they do not."""
     from gnn.training.checkpoint import read_manifest
 
-    data = read_manifest(checkpoint).data
-    learnt = learnt_from(suite, data, home)
+    graph_sets = read_manifest(checkpoint).data.graph_sets
+    learnt = n_learnt(suite.members(), graph_sets, home)
     if learnt is None:
-        sets = ", ".join(graph_set[:16] for graph_set in data.graph_sets)
+        sets = ", ".join(graph_set[:16] for graph_set in graph_sets)
         return f"may have learnt from the suite: what it was trained on ({sets}) is not all in {home.graphs}"
     return f"was trained on {learnt} of the suite's {suite.manifest.n_structures} structures" if learnt else None
 

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.learnt import COLUMNS
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest, file_sha256, locked, write_atomically, write_text
-from gnn.graphs.graph_set import MANIFEST_NAME as GRAPH_SET
 from gnn.graphs.graph_set import GraphSet, LakeInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from gnn.graphs.graph import Graph
-    from gnn.training.checkpoint import DataSummary
     from gnn.training.evaluation import Evaluation
 
 ROWS_NAME, MANIFEST_NAME = "suite.parquet", "manifest.json"
@@ -62,11 +61,16 @@ class Suite:
         """Its records, one a row."""
         return self.folder / ROWS_NAME
 
-    def structure_ids(self) -> list[str]:
-        """Ids of its structures, sorted."""
+    def members(self) -> list[dict[str, Any]]:
+        """Id, data set and group of its structures."""
         import pyarrow.parquet as pq
 
-        return sorted(pq.read_table(self.rows_path, columns=["structure_id"])["structure_id"].to_pylist())
+        found: list[dict[str, Any]] = pq.read_table(self.rows_path, columns=list(COLUMNS)).to_pylist()
+        return found
+
+    def structure_ids(self) -> list[str]:
+        """Ids of its structures, sorted."""
+        return sorted(member["structure_id"] for member in self.members())
 
     def graphs(self, cutoff: float) -> Iterator[Graph]:
         """Its structures as graphs.
@@ -181,32 +185,6 @@ def _write(name: str, folder: Path, rows: pa.Table, graph_set: GraphSet) -> Suit
 def content_digest(rows: pa.Table) -> str:
     """Digest of structures and labels, the same however the file is written."""
     return digest([list(row.values()) for row in rows.select(["dataset", "structure_id", "label_hash"]).to_pylist()])
-
-
-def learnt_from(suite: Suite, data: DataSummary, home: Home) -> int | None:
-    """How many of a suite's structures, or members of their groups, a model or those it was started from learnt from.
-
-    None where that is not known here: one of its graph sets is gone, or never was here.
-    """
-    import pyarrow.parquet as pq
-
-    folders = [home.graphs / graph_set_id[:16] for graph_set_id in data.graph_sets]
-    if not all((folder / GRAPH_SET).is_file() for folder in folders):
-        return None
-    learnt = set().union(*(fitted(folder) for folder in folders))
-    rows = pq.read_table(suite.rows_path, columns=["structure_id", "dataset", "group"]).to_pylist()
-    return sum(row["structure_id"] in learnt or (row["dataset"], row["group"]) in learnt for row in rows)
-
-
-def fitted(graph_folder: Path) -> set[Any]:
-    """Ids of what a graph set has to train and to choose by, and (data set, group) of that if groups stay together."""
-    import pyarrow.parquet as pq
-
-    graph_set = GraphSet.read(graph_folder)
-    columns, known = ["structure_id", "dataset", "group"], [("role", "in", ["train", "valid"])]
-    rows = pq.read_table(graph_folder / graph_set.splits_path, columns=columns, filters=known).to_pylist()
-    whole = [row for row in rows if graph_set.split_by == "group" and row["group"] is not None]
-    return {row["structure_id"] for row in rows} | {(row["dataset"], row["group"]) for row in whole}
 
 
 def evaluate_on(suite: Suite, checkpoint: Path, device: str = "auto") -> Evaluation:

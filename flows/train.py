@@ -50,7 +50,7 @@ def train(config: TrainConfig, home: Home, cluster: str = "local", show: bool = 
     plan = make_plan(config, home, preprocessed(config, home, cluster, show), cluster)
     manifest = finished_checkpoint(plan)
     if show:
-        tell(plan, manifest is not None)
+        tell(plan, home, manifest is not None)
     if manifest is None:
         with start_tracker(plan, home).running() as tracker:
             outcomes = train_members(plan, home, cluster, tracker, show)
@@ -108,17 +108,32 @@ def initial_model(init: str | None, home: Home) -> ModelConfig | None:
     return read_manifest(find_model(init, home)).model
 
 
-def tell(plan: Plan, finished: bool) -> None:
+def tell(plan: Plan, home: Home, finished: bool) -> None:
     """Say what was taken from the data, and whether there is anything left to do."""
     from flows.cli.output import say
 
     graph_set = plan.data.graph_set
     dropped = ", ".join(f"{n} {reason}" for reason, n in graph_set.dropped.items())
     left_out = [f"left out of {graph_set.rows_in} rows: {dropped}"] if dropped else []
-    for remark in (*plan.members[0].recipe.remarks, *left_out, *graph_set.notes):
+    for remark in (*plan.members[0].recipe.remarks, *left_out, *graph_set.notes, *remarks_on_start(plan, home)):
         say(remark)
     if finished:
         say("this very training is finished: nothing to do")
+
+
+def remarks_on_start(plan: Plan, home: Home) -> list[str]:
+    """What the model that a training starts from has learnt of its test split."""
+    from flows.learnt import in_splits, n_learnt
+
+    if not plan.before:
+        return []
+    tested = in_splits(plan.graph_folder, ["test"])
+    learnt = n_learnt(tested, plan.before, home)
+    if learnt is None:
+        return [f"what --init was trained on is not all in {home.graphs}: if it was on test structures, errors flatter"]
+    if learnt == 0:
+        return []
+    return [f"--init was trained on {learnt} of the {len(tested)} test structures: errors on them flatter"]
 
 
 # ---- during

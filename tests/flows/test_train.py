@@ -244,6 +244,25 @@ def test_fine_tuning_starts_where_the_model_is(lake_home: Home, config: Callable
     assert mine == pytest.approx(theirs, rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.server
+def test_it_is_told_if_the_start_has_learnt_from_the_test_split(lake_home: Home, config: Callable[..., Any]) -> None:
+    from flows.members import make_plan
+    from flows.train import preprocessed, remarks_on_start, train
+
+    first = train(config(), lake_home, cluster="threads", show=False)
+
+    def remarks(**data: Any) -> list[str]:
+        start = {"init": str(lake_home.absolute(first.checkpoint)), "model": {}}
+        fine = config(**start, data={"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure", **data})
+        plan = make_plan(fine, lake_home, preprocessed(fine, lake_home, "threads", False), "threads")
+        assert plan.before == (first.graph_set_id,)
+        return remarks_on_start(plan, lake_home)
+
+    assert remarks() == []
+    assert remarks(split_seed=5) == ["--init was trained on 4 of the 4 test structures: errors on them flatter"]
+
+
 def test_the_command_line_names_mistakes(tmp_path: Path) -> None:
     run = CliRunner()
     odd = ("--set", "model.family=tensor", "--set", "model.hidden_l_max=0")
