@@ -114,8 +114,9 @@ def _force_mask(graph: Graph) -> NDArray[np.bool_]:
 
 
 def _stresses(graphs: Sequence[Graph]) -> tuple[Tensor, Tensor]:
-    stresses = np.stack([np.zeros(6) if graph.stress is None else graph.stress for graph in graphs])
-    return torch.from_numpy(stresses), torch.tensor([graph.stress is not None for graph in graphs])
+    found = [graph.crystal_stress for graph in graphs]
+    stresses = np.stack([np.zeros(6) if stress is None else stress for stress in found])
+    return torch.from_numpy(stresses), torch.tensor([stress is not None for stress in found])
 
 
 def _property(graphs: Sequence[Graph], name: str, spec: PropertySpec) -> tuple[Tensor, Tensor]:

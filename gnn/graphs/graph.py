@@ -60,6 +60,11 @@ class Graph:
         """One atom without periodicity: a reference energy, never a training structure."""
         return self.n_atoms == 1 and not self.pbc.any()
 
+    @property
+    def crystal_stress(self) -> Floats | None:
+        """The stress to train on; None where it is not periodic in three directions, and so without a volume."""
+        return self.stress if self.pbc.all() else None
+
     def with_energy(self, kind: EnergyKind) -> Graph:
         """The same graph with `energy` of this kind; None where it has no such energy."""
         return replace(self, energy=self.kinds.get(kind))

@@ -7,6 +7,7 @@ energy, no split. Index columns (sizes, sums of squared labels) are read without
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def graphs_to_table(graphs: Sequence[Graph]) -> pa.Table:
 
 def _index_columns(graphs: Sequence[Graph]) -> dict[str, pa.Array]:
     forces = [_free_forces(graph) for graph in graphs]
-    stresses = [np.zeros(0) if graph.stress is None else graph.stress for graph in graphs]
+    stresses = [np.zeros(0) if graph.crystal_stress is None else graph.crystal_stress for graph in graphs]
     return {
         "n_atoms": pa.array([graph.n_atoms for graph in graphs], pa.int32()),
         "n_edges": pa.array([graph.n_edges for graph in graphs], pa.int32()),
@@ -118,7 +119,7 @@ def _list_column(values: Sequence[Any], dtype: np.dtype[Any]) -> pa.Array:
 
 
 class ShardReader:
-    """Record batches of one shard, by number.
+    """Record batches of one shard, by number; there are `n_batches`.
 
     Raises:
         SluiceError: the file is missing or is no shard of this format.
@@ -127,23 +128,26 @@ class ShardReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pa.ipc.open_file(pa.memory_map(str(path)))
+            with self._opened() as file:
+                self.n_batches = int(file.num_record_batches)
+                version = (file.schema.metadata or {}).get(b"format_version")
         except (OSError, pa.ArrowInvalid) as error:
             raise SluiceError(f"{path} is not a readable shard ({error}); run `sluice preprocess` again") from error
-        version = (self._file.schema.metadata or {}).get(b"format_version")
         if version != str(FORMAT_VERSION).encode():
             raise SluiceError(
                 f"{path} has shard format {version!r}, this code reads {FORMAT_VERSION}; preprocess again"
             )
 
-    @property
-    def n_batches(self) -> int:
-        """Number of record batches."""
-        return int(self._file.num_record_batches)
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, for a moment: a set may have more shards than a process may have files open."""
+        with pa.memory_map(str(self.path)) as source:
+            yield pa.ipc.open_file(source)
 
     def batch(self, number: int) -> GraphBlock:
         """Record batch `number`, decoded."""
-        return GraphBlock(self._file.get_batch(number))
+        with self._opened() as file:
+            return GraphBlock(file.get_batch(number))
 
 
 def read_index(path: Path) -> pa.Table:

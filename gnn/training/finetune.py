@@ -97,7 +97,7 @@ def continued(
             "elements": [*known.elements, *added.elements],
             "theories": list(graph_set.theories),
             "references": first_references(start, graph_set),
-            "bonding": {theory: known.bonding.get(start.base(theory), {}) for theory in graph_set.theories},
+            "bonding": first_bonding(start, graph_set),
             "properties": properties,
             "property_scales": {n: known.property_scales.get(n, scale) for n, scale in scales.items()},
             "property_shifts": known.shifts_properties,
@@ -117,14 +117,25 @@ def first_references(start: Start, graph_set: GraphSet) -> References:
     return found
 
 
+def first_bonding(start: Start, graph_set: GraphSet) -> References:
+    """Bonding: the start's; that of the data for what it lacks, where references of both are of isolated atoms."""
+    fitted = unsettled(start, graph_set)
+    found: References = {}
+    for theory in graph_set.theories:
+        given = None if theory in fitted else graph_set.references.get(theory)
+        inherited = start.model.bonding.get(start.base(theory), {})
+        found[theory] = {**({} if given is None else given.bonding), **inherited}
+    return found
+
+
 def unsettled(start: Start, graph_set: GraphSet) -> dict[str, list[str]]:
-    """By theory with energies, the elements whose references must be fitted to what the start leaves over."""
+    """By theory, the elements of its energies whose references must be fitted to what the start leaves over."""
     found = {}
     for theory, given in graph_set.references.items():
         base = start.base(theory)
         theirs = start.reference_sources.get(base, {})
-        inherited = theory in start.model.theories
-        unknown = [e for e in graph_set.elements if not (inherited and e in start.model.elements)]
+        known = start.model.references.get(theory) or start.model.elements if theory in start.model.theories else ()
+        unknown = [e for e in graph_set.elements if e in given.energies and e not in known]
         isolated = {"isolated"} == {theirs.get(e, "fitted") for e in start.model.elements} | {
             given.source.get(e, "fitted") for e in unknown
         }
@@ -184,10 +195,11 @@ def _left_over(model: Model, batch: Batch) -> list[tuple[int, Tensor, float]]:
 def _shifts(rows: list[tuple[Tensor, float]], elements: list[str]) -> dict[str, float]:
     if not rows:
         return {}
-    columns = [chemical_symbols.index(element) for element in elements]
-    counts = torch.stack([counts for counts, _ in rows])[:, columns].numpy()
-    solution, *_ = np.linalg.lstsq(counts, np.array([rest for _, rest in rows]), rcond=1e-8)
-    return {element: float(shift) for element, shift in zip(elements, solution, strict=True)}
+    counts = torch.stack([counts for counts, _ in rows]).numpy()
+    shown = [element for element in elements if counts[:, chemical_symbols.index(element)].any()]
+    columns = [chemical_symbols.index(element) for element in shown]
+    solution, *_ = np.linalg.lstsq(counts[:, columns], np.array([rest for _, rest in rows]), rcond=1e-8)
+    return {element: float(shift) for element, shift in zip(shown, solution, strict=True)}
 
 
 def grown(start: Start, model: Model) -> dict[str, Tensor]:

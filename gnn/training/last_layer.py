@@ -36,8 +36,11 @@ class LastLayer:
 
     def spread(self, features: Tensor, theory: Tensor) -> Tensor:
         """σ/s = |L⁻¹ f| of each structure. Shapes: features (B, D) per atom, theory (B,) -> (B,)."""
-        whitening = self.whitening.to(features.device).index_select(0, theory)
-        return torch.linalg.vector_norm(torch.einsum("bij,bj->bi", whitening, features.double()), dim=1)
+        found = features.new_zeros(len(features), dtype=torch.float64)
+        for index, whitening in enumerate(self.whitening.to(features.device)):
+            mine = theory == index
+            found[mine] = torch.linalg.vector_norm(features[mine].double() @ whitening.T, dim=1)
+        return found
 
 
 @dataclass(frozen=True)

@@ -114,30 +114,11 @@ def test_promotion_by_hand_asks_the_suite(gated: Home) -> None:
     assert registry.find("copper", gated).version == "3"
 
 
-def test_what_has_learnt_from_the_suite_does_not_win(gated: Home) -> None:
-    from flows.train import train
-
-    other = {"data": {"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure", "split_seed": 5}}
-    leaky = train(configuration(register_as=None, epochs=30, **other), home=gated, cluster="threads", show=False)
-    imported = registry.register(gated.absolute(leaky.checkpoint), "copper", gated)
-    before = champion_version(gated)
-    refused = CliRunner().invoke(app, ["models", "promote", f"copper/{imported.version}"])
-    assert refused.exit_code == 1
-    assert "it was trained on 4 of the suite's 4 structures, so its errors say nothing" in refused.stderr
-    child = trained(gated, init=str(gated.absolute(leaky.checkpoint)), epochs=1, model={})
-    assert "was trained on 4 of the suite's 4 structures" in tags_of(gated, child.version)["gate.reason"]
-    assert champion_version(gated) == before
-
-
 def test_what_was_trained_on_unknown_data_does_not_win(gated: Home, tmp_path: Path) -> None:
     folder = registry.resolve("copper/2", gated)
     assert partial_to(suite_of(gated), folder, gated) is None
     elsewhere = partial_to(suite_of(gated), folder, Home(tmp_path))
     assert elsewhere is not None and elsewhere.startswith("may have learnt from the suite: what it was trained on (")
-
-
-def champion_version(home: Home) -> str | None:
-    return registry.find("copper", home).version
 
 
 def test_forcing_keeps_the_reason_and_can_be_undone(gated: Home) -> None:
@@ -245,3 +226,25 @@ def test_campaigns_pin_a_version_and_stand_on_its_page(gated: Home) -> None:
     finally:
         registry.promote("copper/3", gated)
     assert "campaign.tiny" not in tags_of(gated, "1")
+
+
+# ---- last, since they add versions
+
+
+def champion_version(home: Home) -> str | None:
+    return registry.find("copper", home).version
+
+
+def test_what_has_learnt_from_the_suite_does_not_win(gated: Home) -> None:
+    from flows.train import train
+
+    other = {"data": {"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure", "split_seed": 5}}
+    leaky = train(configuration(register_as=None, epochs=30, **other), home=gated, cluster="threads", show=False)
+    imported = registry.register(gated.absolute(leaky.checkpoint), "copper", gated)
+    before = champion_version(gated)
+    refused = CliRunner().invoke(app, ["models", "promote", f"copper/{imported.version}"])
+    assert refused.exit_code == 1
+    assert "it was trained on 4 of the suite's 4 structures, so its errors say nothing" in refused.stderr
+    child = trained(gated, init=str(gated.absolute(leaky.checkpoint)), epochs=1, model={})
+    assert "was trained on 4 of the suite's 4 structures" in tags_of(gated, child.version)["gate.reason"]
+    assert champion_version(gated) == before

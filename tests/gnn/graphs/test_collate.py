@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from gnn.errors import InputError
 from gnn.graphs.batch import edge_vectors
 from gnn.graphs.collate import batch_of_atoms, collate
 from gnn.graphs.graph import graph_of_atoms, graph_of_record
+from gnn.graphs.shards import graphs_to_table
 from gnn.structures.properties import PropertySpec
 
 PROPERTIES = {
@@ -71,6 +74,14 @@ def test_missing_labels_are_zero_and_masked(graphs):
         assert bool(torch.isfinite(values).all())
     assert labels.energy[2] == 0
     assert bool((labels.forces[3:5] == 0).all())
+
+
+def test_only_crystals_have_a_stress(record):
+    crystal = graph_of_record(record(0), 4.0)
+    layer = replace(crystal, pbc=np.array([True, True, False]))
+    labels = collate([crystal, layer], ["pbe/toy"]).labels
+    assert labels.stress_mask.tolist() == [True, False]
+    assert graphs_to_table([crystal, layer])["stress_count"].to_pylist() == [6, 0]
 
 
 def test_properties_by_level(graphs):

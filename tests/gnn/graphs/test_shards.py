@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +81,16 @@ def test_blocks_are_read_alone(record, tmp_path):
     assert reader.n_batches == 2
     assert len(reader.batch(1)) == 5
     assert_equal(reader.batch(1).graph(3), graphs[BATCH_ROWS + 3])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
+def test_readers_keep_no_file_open(record, tmp_path):
+    write_shard(tmp_path / "a.arrow", [graph_of_record(record(0), 3.5)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    readers = [ShardReader(tmp_path / "a.arrow") for _ in range(20)]
+    blocks = [reader.batch(0) for reader in readers]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert all(len(block) == 1 for block in blocks)
 
 
 def test_the_index_is_read_without_the_arrays(graphs, tmp_path):

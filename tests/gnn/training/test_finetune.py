@@ -18,7 +18,7 @@ from gnn.models.config import PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.structures.properties import PropertySpec
 from gnn.training.ema import copy_weights
-from gnn.training.finetune import Start, unsettled
+from gnn.training.finetune import Start, continued, unsettled
 from gnn.training.loop import train
 from gnn.training.resolve import TUNING_LR, Recipe, resolve
 
@@ -129,6 +129,36 @@ def test_isolated_atoms_on_both_sides_need_no_fit(copper: Any, start: Start) -> 
     graph_set = copper.graph_set.model_copy(update={"theories": ["new/code"], "references": {"new/code": references}})
     assert unsettled(start, graph_set) == {}
     assert unsettled(replace(start, reference_sources={}), graph_set) == {"new/code": ["Al", "Cu"]}
+
+
+def test_an_element_is_known_only_where_its_theory_has_energies_of_it(
+    copper: Any, tiny_recipe: Callable[..., Any], begin: Callable[..., Any]
+) -> None:
+    """Al comes with a new theory, beside energies of Cu alone at the old one."""
+    small = tiny_recipe().model.model_copy(update={"elements": ["Cu"], "references": {THEORY: {"Cu": 0.5}}})
+    weights = {name: value.detach() for name, value in build_model(small, seed=7).named_parameters()}
+    data = with_theories(copper, [THEORY, "new/code"], {THEORY: {"Cu": 3.0}, "new/code": {"Al": 7.0, "Cu": 3.0}})
+    held = {split: [pure_at_the_old_theory(g) for g in graphs] for split, graphs in data.held.items()}
+    start = Start(small, "sha", weights, {THEORY: {"Cu": "fitted"}})
+    assert unsettled(start, data.graph_set) == {"new/code": ["Al", "Cu"]}
+    _, recipe = begin(start, replace(data, held=held))
+    assert recipe.model.references[THEORY] == {"Cu": 0.5}
+    assert sorted(recipe.model.references["new/code"]) == ["Al", "Cu"]
+
+
+def pure_at_the_old_theory(graph: Any) -> Any:
+    return replace(graph, theory=THEORY) if set(graph.numbers.tolist()) == {29} else graph
+
+
+def test_a_new_element_with_an_isolated_atom_brings_its_bonding(copper: Any, tiny_recipe: Callable[..., Any]) -> None:
+    own = {"elements": ["Cu"], "references": {THEORY: {"Cu": 0.5}}, "bonding": {THEORY: {"Cu": -3.0}}}
+    small = tiny_recipe().model.model_copy(update=own)
+    start = Start(small, "sha", {}, {THEORY: {"Cu": "isolated"}})
+    given = {"energies": {"Al": 1.0, "Cu": 0.4}, "source": ISOLATED[THEORY], "bonding": {"Al": -2.0, "Cu": -3.3}}
+    references = {THEORY: copper.graph_set.references[THEORY].model_copy(update=given)}
+    found = continued(start, copper.graph_set.model_copy(update={"references": references}), {}, {})
+    assert found.references == {THEORY: {"Cu": 0.5, "Al": 1.0}}
+    assert found.bonding == {THEORY: {"Cu": -3.0, "Al": -2.0}}
 
 
 def test_new_elements_leave_the_known_ones_as_they_were(
