@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from prefect.logging import get_logger
 
 from flows.campaigns import CampaignFolder
+from gnn.errors import SluiceError
 from gnn.screening.manifest import CampaignManifest
 
 TAG = "campaign."
@@ -39,7 +40,7 @@ def note_campaign(folder: CampaignFolder) -> bool:
     name, version = parse_reference(manifest.model.uri).name, manifest.model.version
     try:
         connect(folder.home).set_model_version_tag(name, version, f"{TAG}{folder.name}", summary(manifest))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SluiceError) as error:
         get_logger("sluice").warning("campaign %s is not on the page of %s %s: %s", folder.name, name, version, error)
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,9 @@ def run_processes(job: dict[str, Any], folder: Path, devices: int) -> None:
 @contextmanager
 def ended(command: Sequence[str], output: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A running program that does not outlive the block."""
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 (our own interpreter)
+    # a flows.py in the current folder is not ours
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
     try:
         yield process
     finally:

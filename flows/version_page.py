@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LONGEST = 4900
 """Characters of a description; databases keep 5000."""
+LEAST_CARD = 400
+"""Characters of it that the card has at least, before the pictures."""
 PLOT_FOLDER = "plots"
 CARD_NAME, MANIFEST_NAME = "README.md", "model.json"
 MOST_GROUPS = 20
@@ -107,8 +109,12 @@ def plot_address(run_id: str, path: str) -> str:
 
 def description(card: str, verdict: str, table: str, plots: list[str]) -> str:
     """The gate's word, the errors, the model card and the plots, as Markdown that a database can hold."""
-    pictures = " ".join(f"![parity on the suite]({address})" for address in plots)
     before = "\n\n".join(part for part in (f"**Gate:** {verdict}.", table) if part)
+    if len(before) > LONGEST:
+        return before[:LONGEST].rsplit("\n", 1)[0]
+    pictures = " ".join(f"![parity on the suite]({address})" for address in plots)
+    if len(before) + len(pictures) + LEAST_CARD > LONGEST:
+        pictures = ""
     room = LONGEST - len(before) - len(pictures) - 4
     return "\n\n".join(part for part in (before, shortened(card.strip(), room), pictures) if part)
 
@@ -118,4 +124,4 @@ def shortened(card: str, room: int) -> str:
     if len(card) <= room:
         return card
     note = f"\n\n… the rest is in `{CARD_NAME}` among the artifacts."
-    return card[: max(0, room - len(note))].rsplit("\n", 1)[0] + note
+    return card[: room - len(note)].rsplit("\n", 1)[0] + note if room > len(note) else ""

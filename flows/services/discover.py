@@ -18,13 +18,20 @@ SERVED_BY: dict[str, Name] = {
     "MLFLOW_TRACKING_URI": "mlflow",
     CLUSTER_VARIABLE: "dask",
 }
-"""Which service a variable names; the other variables serve them all."""
+"""Which service a variable names."""
+GOES_WITH = {
+    "PREFECT_API_AUTH_STRING": "PREFECT_API_URL",
+    "MLFLOW_TRACKING_USERNAME": "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_PASSWORD": "MLFLOW_TRACKING_URI",
+}
+"""The address to which alone a secret is sent. What begins with DASK_ goes with the cluster, the rest with all."""
 
 
 def use_running(home: Home, tell: Callable[[str], None] = silent) -> dict[str, str]:
     """Point Prefect, MLflow and Dask clients of this process to the running services of `home`.
 
-    What the user has set stays. A service that does not answer is told and left out: its embedded kin serves instead.
+    What the user has set stays, and whose server that is gets no secret of this home. A service that does not answer is
+    told and left out: its embedded kin serves instead.
 
     Returns:
         The variables that were set.
@@ -45,14 +52,26 @@ def use_running(home: Home, tell: Callable[[str], None] = silent) -> dict[str, s
     if not well:
         return {}
     found = client_environment(setting)
-    left_out = {variable for variable, name in SERVED_BY.items() if name not in well}
+    chosen_addresses = {name for name, service in SERVED_BY.items() if service in well and not elsewhere(name, found)}
     chosen = {
         name: value
         for name, value in found.items()
-        if name not in left_out and (name not in os.environ or name.lower() == "no_proxy")
+        if address_of(name) in {None, *chosen_addresses} and (name not in os.environ or name.lower() == "no_proxy")
     }
     os.environ.update(chosen)
     return chosen
+
+
+def elsewhere(variable: str, found: dict[str, str]) -> bool:
+    """Whether the user has set another address than the home's."""
+    return os.environ.get(variable, found[variable]) != found[variable]
+
+
+def address_of(variable: str) -> str | None:
+    """The address that a variable is or goes with; None of what goes with all."""
+    if variable.startswith("DASK_"):
+        return CLUSTER_VARIABLE
+    return variable if variable in SERVED_BY else GOES_WITH.get(variable)
 
 
 def reachable(state: ServicesState) -> bool:

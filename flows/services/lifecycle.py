@@ -140,7 +140,12 @@ def _missing(state: ServicesState, wanted: dict[Name, Program]) -> list[Name]:
 def _refuse_taken_ports(wanted: Iterable[Program]) -> None:
     for program in wanted:
         for option, host, port in program.ports:
-            if not is_free(host, port):
+            try:
+                free = is_free(host, port)
+            except OSError as error:
+                where = f"{program.name} cannot listen at {host}:{port}"
+                raise InputError(f"{where} ({error}); give another --host or {option}") from None
+            if not free:
                 raise InputError(f"port {port} for {program.name} is in use by another program; give {option} another")
 
 

@@ -165,7 +165,9 @@ def mlflow(setting: Setting) -> Program:
     if setting.databases is not None:
         environment["MLFLOW_BACKEND_STORE_URI"] = setting.databases.mlflow.get_secret_value()
     if settings.is_wide:
-        command += ["--allowed-hosts", ",".join(allowed_hosts(settings))]
+        hosts = allowed_hosts(settings)
+        origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
+        command += ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
     if setting.auth is not None:
         command += ["--app-name", "basic-auth"]
         environment |= _mlflow_accounts(setting.home, setting.auth)

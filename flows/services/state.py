@@ -82,6 +82,8 @@ def read_state(home: Home) -> ServicesState | None:
         return ServicesState.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise SluiceError(f"the services of this home are another user's: {path} cannot be read") from None
     except (ValidationError, UnicodeDecodeError) as error:
         raise SluiceError(
             f"{path} is damaged ({type(error).__name__}); stop the services by hand and remove it"

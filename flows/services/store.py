@@ -20,7 +20,11 @@ def refuse_lost_store(home: Home) -> None:
     Raises:
         InputError: the store is on PostgreSQL, so that SQLite would begin a second one.
     """
-    if postgres_mark(home).exists():
+    try:
+        lost = postgres_mark(home).exists()
+    except PermissionError:
+        raise InputError(f"the services of this home are another user's: {home.services} cannot be read") from None
+    if lost:
         raise InputError(
             f"this home keeps its runs and models on PostgreSQL: run `sluice up` with {DATABASE} or "
             f"{DATABASE}{FILE_SUFFIX} set (or remove {postgres_mark(home)} to begin anew in SQLite)"

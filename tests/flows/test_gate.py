@@ -196,6 +196,10 @@ def test_a_long_card_still_fits_the_database() -> None:
     assert text.startswith("**Gate:** it won.\n\n| a |")
     assert "the rest is in `README.md`" in text
     assert text.endswith("![parity on the suite](a.png)")
+    wide = "| a |\n" * 1000
+    assert len(description("card", "it won", wide, ["a.png"])) <= LONGEST
+    almost = "x" * (LONGEST - 100)
+    assert len(description("a card\n" * 100, "it won", almost, ["a.png"] * 20)) <= LONGEST
 
 
 def test_a_model_without_suite_is_not_promoted_unasked(gated: Home) -> None:

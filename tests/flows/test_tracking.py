@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from flows.campaigns import CampaignFolder
+from flows.lineage import note_campaign
 from flows.settings import Home
 from flows.tracking import (
     MlflowTracker,
@@ -178,3 +181,13 @@ def test_it_is_a_tracker(store: Home) -> None:
 
     assert takes(NullTracker())
     assert takes(MlflowTracker(None, "x"))  # type: ignore[arg-type]
+
+
+def test_a_campaign_goes_on_without_its_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: Any) -> Any:
+        raise InputError("this home keeps its runs and models on PostgreSQL")
+
+    monkeypatch.setattr("flows.tracking.connect", lost)
+    pinned = SimpleNamespace(model=SimpleNamespace(uri="models:/alloys@champion", version="3"))
+    folder = SimpleNamespace(manifest=lambda: pinned, home=None, name="metals")
+    assert note_campaign(cast(CampaignFolder, folder)) is False

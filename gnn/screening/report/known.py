@@ -26,7 +26,7 @@ def known_section(known: Sequence[KnownCompound]) -> Html:
         return element("p", "No known compounds were given to compare with.", class_="muted")
     found = sum(compound.found for compound in known)
     chosen = sum(compound.shortlisted for compound in known)
-    said = f"{found} of {len(known)} known compounds were found among the candidates; {chosen} of them are shortlisted."
+    said = f"{found} of {len(known)} known compounds were found and ranked; {chosen} of them are shortlisted."
     ordered = sorted(known, key=lambda compound: (compound.rank is None, compound.rank or 0))
     return join([element("p", said), table(COLUMNS, [_cells(compound) for compound in ordered])])
 

@@ -181,6 +181,33 @@ def test_commands_use_what_runs(
     assert "SLUICE_CLUSTER" not in found
 
 
+def test_no_secret_of_the_home_goes_to_another_server(
+    started_home: Home, ports: dict[str, int], use_fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_fakes()
+    monkeypatch.setenv("SLUICE_AUTH", "ann:hunter22")
+    up(started_home, ports, 60)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://runs.example.org")
+    found = use_running(started_home)
+    assert found["PREFECT_API_AUTH_STRING"] == "ann:hunter22"
+    assert not {name for name in found if name.startswith("MLFLOW_")}
+    for name in found:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{ports['mlflow_port']}")
+    assert use_running(started_home)["MLFLOW_TRACKING_PASSWORD"] == "hunter22"
+
+
+def test_a_host_that_is_none_of_this_machine_is_named(started_home: Home) -> None:
+    with pytest.raises(InputError, match=r"prefect cannot listen at no\.such\.host\.invalid:.*give another --host"):
+        up(started_home, {"host": "no.such.host.invalid", "auth_file": auth_file(started_home)}, 5)
+
+
+def auth_file(home: Home) -> str:
+    path = home.root / "auth"
+    path.write_text("ann:hunter22")
+    return str(path)
+
+
 def test_commands_go_on_without_what_died(
     started_home: Home, ports: dict[str, int], use_fakes: Fakes, until: Callable[..., None]
 ) -> None:

@@ -91,6 +91,8 @@ def test_beyond_loopback_all_want_proof(wide: Setting) -> None:
         assert found[name].environment["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
     hosts = found["mlflow"].command[found["mlflow"].command.index("--allowed-hosts") + 1]
     assert "atoms.example.org:5000" in hosts
+    origins = found["mlflow"].command[found["mlflow"].command.index("--cors-allowed-origins") + 1]
+    assert "http://atoms.example.org:5000" in origins.split(",")
     assert "*" not in hosts
 
 

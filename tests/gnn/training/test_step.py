@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ def test_one_trace_serves_batches_of_all_sizes(
         for max_atoms in (16, 4, 48):
             batch = next(copper.batches("train", max_atoms))
             assert_same_gradient(compiled, EagerStep(model, losses, Scales(), BOTH), model, batch)
+    assert compiled.is_checked
+
+
+def test_a_batch_without_labels_proves_nothing(
+    model: Model, copper: Any, tiny_config: Callable[..., TrainConfig]
+) -> None:
+    batch = next(copper.batches("train", 16))
+    masks = {
+        name: torch.zeros_like(getattr(batch.labels, name)) for name in ("energy_mask", "force_mask", "stress_mask")
+    }
+    blank = replace(batch, labels=replace(batch.labels, **masks))
+    compiled = CompiledStep(model, tiny_config(losses=WEIGHED).losses, Scales(), BOTH, as_it_is)
+    assert compiled(blank, 0.7, None) == {}
+    assert not compiled.is_checked
+    compiled(batch, 0.7, None)
     assert compiled.is_checked
 
 
