@@ -105,7 +105,8 @@ def _with_host(variable: str, host: str) -> str:
 def _base(setting: Setting) -> dict[str, str]:
     """The environment that every program gets: no secret, nobody else's servers."""
     inherited = {name: value for name, value in without_secrets(dict(os.environ)).items() if name not in NOT_INHERITED}
-    return {**QUIET_DEFAULTS, **inherited, "SLUICE_HOME": str(setting.home.root.resolve())}
+    # setproctitle, which Dask uses where it is installed, would write over the token that a process is known by
+    return {**QUIET_DEFAULTS, **inherited, "SPT_NOENV": "1", "SLUICE_HOME": str(setting.home.root.resolve())}
 
 
 def _module(*arguments: object) -> list[str]:

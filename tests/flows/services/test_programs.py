@@ -96,6 +96,11 @@ def test_beyond_loopback_all_want_proof(wide: Setting) -> None:
     assert "*" not in hosts
 
 
+def test_the_token_of_a_program_is_not_written_over(wide: Setting) -> None:
+    """By setproctitle, which rewrites what /proc shows of a process; its own word for leaving the environment alone."""
+    assert {program.environment["SPT_NOENV"] for program in programs(wide).values()} == {"1"}
+
+
 def test_accounts_of_mlflow_hold_no_password(wide: Setting) -> None:
     path = Path(programs(wide)["mlflow"].environment["MLFLOW_AUTH_CONFIG_PATH"])
     assert PASSWORD not in path.read_text()
