@@ -176,6 +176,7 @@ def _start_all(
 
 def _start(home: Home, state: ServicesState, program: Program) -> ServicesState:
     """Start a program; it is on record before it runs, so that `down` finds it whatever happens here."""
+    program.prepare()
     token = uuid.uuid4().hex
     write_state(home, state.with_service(describe_start(program, token, None, home)))
     log = log_of(home, program.name)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from flows.services.accounts import accounts_environment, settle_administrator
 from flows.services.config import LOOPBACK, ServiceSettings
 from flows.services.database import Databases
 from flows.services.probes import FAILURES, Http, listens
@@ -20,7 +21,6 @@ from flows.services.secrets import credentials, without_secrets
 from flows.services.state import NAMES, Name, Started
 from flows.services.tls import tls_environment
 from flows.settings import CLUSTER_VARIABLE, QUIET_DEFAULTS, WORK_POOL, WORK_POOL_TYPE, Home
-from gnn.files import write_text
 
 WORKER_NAME = "sluice-up"
 DASK_CONFIG = {
@@ -55,12 +55,17 @@ class Setting:
         return Http(self.settings.dashboard_url)
 
 
+def nothing() -> None:
+    """Most programs need none."""
+
+
 @dataclass(frozen=True)
 class Program:
     """One service: how it is started, whom it needs first, and how it answers.
 
     `trouble` says what is not well with it yet, None when it is healthy; `version` asks it for its version. `ports` are
     those it listens on, each with the option that gives another. One that `dies_with` others is started anew with them.
+    `prepare` is called before it starts.
     """
 
     name: Name
@@ -72,6 +77,7 @@ class Program:
     after: tuple[Name, ...] = ()
     dies_with: tuple[Name, ...] = ()
     ports: tuple[tuple[str, str, int], ...] = ()
+    prepare: Callable[[], None] = nothing
 
 
 def programs(setting: Setting) -> dict[Name, Program]:
@@ -171,7 +177,7 @@ def mlflow(setting: Setting) -> Program:
         command += ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
     if setting.auth is not None:
         command += ["--app-name", "basic-auth"]
-        environment |= _mlflow_accounts(setting.home, setting.auth)
+        environment |= accounts_environment(setting.home, setting.auth)
     return Program(
         name="mlflow",
         url=settings.mlflow_url,
@@ -180,6 +186,7 @@ def mlflow(setting: Setting) -> Program:
         trouble=lambda _: _answers(setting.mlflow, "/health"),
         version=lambda: setting.mlflow.get("/version"),
         ports=(("--mlflow-port", settings.host, settings.mlflow_port),),
+        prepare=nothing if setting.auth is None else partial(settle_administrator, setting.home, setting.auth),
     )
 
 
@@ -187,20 +194,6 @@ def allowed_hosts(settings: ServiceSettings) -> list[str]:
     """The names under which browsers may ask MLflow; others are refused, against DNS rebinding."""
     names = [settings.reached_at, LOOPBACK, "localhost"]
     return [spelt for name in names for spelt in (name, f"{name}:{settings.mlflow_port}")]
-
-
-def _mlflow_accounts(home: Home, auth: SecretStr) -> dict[str, str]:
-    """MLflow's own accounts: the first is the administrator that `auth` names. The file holds no password."""
-    path = home.services.resolve() / "mlflow-auth.ini"
-    lines = ["[mlflow]", "default_permission = EDIT", f"database_uri = sqlite:///{path.with_name('mlflow-auth.db')}"]
-    write_text(path, "\n".join(lines) + "\n")
-    user, password = credentials(auth)
-    return {
-        "MLFLOW_AUTH_CONFIG_PATH": str(path),
-        "MLFLOW_AUTH_ADMIN_USERNAME": user,
-        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
-    }
 
 
 # ---- Dask
