@@ -14,16 +14,14 @@ from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, Sha
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest, file_sha256, write_text
-from gnn.lake.table import Lake
 from gnn.overlay import dotted
 from gnn.screening.campaign import NAME, CampaignSpec
-from gnn.screening.gather import Inputs, pinned_datasets
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
 from gnn.screening.manifest import CampaignManifest, ModelPin
-from gnn.screening.references import pinned_versions
 
 if TYPE_CHECKING:
     from gnn.potentials.potential import Potential
+    from gnn.screening.gather import Inputs
     from gnn.training.checkpoint import CheckpointManifest
 
 FOREIGN = "foreign:"
@@ -170,6 +168,10 @@ def pinned(folder: CampaignFolder, spec: CampaignSpec, begun: CampaignManifest |
     Raises:
         InputError: there is no such model or data set.
     """
+    from gnn.lake.table import Lake
+    from gnn.screening.gather import Inputs, pinned_datasets
+    from gnn.screening.references import pinned_versions
+
     lake = Lake(folder.home.lake)
     if begun is not None:
         datasets = begun.candidate_datasets or spec.candidates.datasets  # none in manifests of before they were pinned

@@ -17,7 +17,7 @@ from flows.suites import Suite, evaluate_on, freeze, read_suite, suite_folder
 from flows.tracking import connect
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked, write_text
-from gnn.training.promotion import Decision, Rule, SuiteErrors, decide, suite_errors
+from gnn.training.promotion import Decision, SuiteErrors, decide, suite_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +73,6 @@ def judge(
     suite: Suite,
     home: Home,
     device: str = "auto",
-    rule: Rule | None = None,
 ) -> Verdict:
     """Let a measured version be champion if it beats the one there is, on structures that it has not learnt from."""
     champion = champion_of(model.name, home)
@@ -81,7 +80,7 @@ def judge(
         return crown(model, FIRST if model.version == "1" else "there is no other champion", home)
     if (unfair := partial_to(suite, checkpoint, home)) is not None:
         return Verdict(model.version, False, f"{unfair}, so its errors say nothing")
-    decision = compare(model, champion, suite, home, device, rule)
+    decision = compare(model, champion, suite, home, device)
     if decision.promote:
         return crown(model, f"beats version {champion.version}: {decision.reason}", home)
     reason = f"does not beat version {champion.version}: {decision.reason}"
@@ -108,10 +107,9 @@ def compare(
     suite: Suite,
     home: Home,
     device: str = "auto",
-    rule: Rule | None = None,
 ) -> Decision:
     """What the rule says of two versions on a suite."""
-    return decide(errors_of(challenger, suite, home, device), errors_of(champion, suite, home, device), rule)
+    return decide(errors_of(challenger, suite, home, device), errors_of(champion, suite, home, device))
 
 
 def champion_of(name: str, home: Home) -> RegisteredModel | None:

@@ -15,8 +15,8 @@ from gnn.structures.cards import ReadingRules
 from gnn.structures.readers.ase_atoms import is_disordered, raw_of_atoms
 from gnn.structures.readers.opening import plain_file
 from gnn.structures.readers.raw import DISORDERED, Bad, Raw, Row, UnreadableFile
+from gnn.structures.readers.structures import CHARGE_ROUNDING
 
-CHARGE_TOLERANCE = 1e-3
 SQLITE = b"SQLite format 3\0"
 
 
@@ -58,7 +58,7 @@ def _kind_of_database(path: Path) -> str:
 def _with_charge(raw: Raw, charge: float) -> Raw:
     """ASE's database gives the sum of the initial charges as the charge of a system: not one unless whole, or if 0."""
     whole = round(charge) if isfinite(charge) else 0
-    if whole and abs(charge - whole) < CHARGE_TOLERANCE and "total_charge" not in raw.values:
+    if whole and abs(charge - whole) < CHARGE_ROUNDING and "total_charge" not in raw.values:
         raw.values["total_charge"] = whole
     return raw
 

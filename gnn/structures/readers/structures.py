@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 CHARGE_ROUNDING = 1e-3
-"""What sums of rounded oxidation states may be off by, in e."""
+"""What sums of rounded charges of atoms, or of oxidation states, may be off by, in e."""
 
 
 def raw_of_structure(structure: Structure) -> Raw:
