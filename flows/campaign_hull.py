@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 from gnn.screening.hull import ReferenceHull
 from gnn.screening.manifest import HullEntryRow
 from gnn.screening.preparation import Prepared
-from gnn.screening.references import dft_hull, lake_entries, model_entries
+from gnn.screening.references import dft_hull, model_entries
 
 if TYPE_CHECKING:
     from flows.screen import Campaign
+    from gnn.screening.gather import Inputs
 
 
-def reference_hull(campaign: Campaign, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
+def reference_hull(inputs: Inputs, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
     """The lake's fixed hull at the model's theory, and remarks.
 
     Raises:
         InputError: no element has a reference.
     """
-    theory = campaign.model.theory
-    entries = lake_entries(campaign.inputs.lake, campaign.inputs.versions, theory, elements)
-    return dft_hull(entries, theory, elements)
+    return dft_hull(inputs.lake, inputs.versions, inputs.model.theory, elements)
 
 
 def remarks(campaign: Campaign, ready: Prepared) -> list[str]:
@@ -33,7 +32,7 @@ def remarks(campaign: Campaign, ready: Prepared) -> list[str]:
         InputError: no element of the candidates has a reference.
     """
     if campaign.spec.hull.reference == "dft":
-        return novelty_remarks(campaign) + reference_hull(campaign, known_elements(campaign, ready))[1]
+        return novelty_remarks(campaign) + reference_hull(campaign.inputs, known_elements(campaign, ready))[1]
     return novelty_remarks(campaign)
 
 
@@ -58,7 +57,7 @@ def hull_of(
     """The hull that the campaign asks for, and remarks on what it lacks."""
     elements = known_elements(campaign, ready)
     if campaign.spec.hull.reference == "dft":
-        return reference_hull(campaign, elements)
+        return reference_hull(campaign.inputs, elements)
     theory, filters = campaign.model.theory, campaign.spec.filters
     entries, left_out = model_entries(ready.references.values(), results, theory, filters)
     hull = ReferenceHull(entries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flows.campaign_hull import reference_hull
 from flows.campaigns import CampaignFolder, pin_model, pinned, refuse_another_spec
 from flows.cli.results import CampaignPlanResult, FunnelStage
 from flows.settings import Home
@@ -12,7 +13,6 @@ from gnn.errors import SluiceError
 from gnn.screening.campaign import read_campaign
 from gnn.screening.known import read_known
 from gnn.screening.prepare import prepare, refuse_missing_files
-from gnn.screening.references import dft_hull, lake_entries
 
 
 def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool) -> None:
@@ -58,8 +58,7 @@ def describe_campaign(
     elements = ready.elements & set(model.elements)
     missing: list[str] = []
     if spec.hull.reference == "dft":
-        hull, _ = dft_hull(lake_entries(inputs.lake, inputs.versions, model.theory, elements), model.theory, elements)
-        missing = hull.missing(elements)
+        missing = reference_hull(inputs, elements)[0].missing(elements)
     sizes = [row.n_atoms for shard in ready.plan for row in ready.rows(shard)]
     return CampaignPlanResult(
         campaign=spec.name,

@@ -19,7 +19,7 @@ from flows.settings import Home
 from gnn.errors import InputError
 from gnn.lake.table import Lake
 from gnn.screening.hull import ReferenceHull
-from gnn.screening.references import counts_of, dft_hull, lake_entries, pinned_versions
+from gnn.screening.references import counts_of, dft_hull, pinned_versions
 from gnn.screening.truth import TruthCase, TruthScore, distinct, score, truth_cases
 from gnn.structures.atoms import record_to_atoms
 from gnn.structures.record import RECORD_SCHEMA, table_to_records
@@ -156,8 +156,7 @@ def score_truth(home: Home) -> dict[str, TruthScore]:
 def elemental_hull(lake: Lake, potential: CheckpointPotential) -> ReferenceHull:
     """DFT's energies in the lake at the model's level of theory, which formation energies refer to."""
     versions = pinned_versions(lake, [TRAINING], potential.theory)
-    entries = lake_entries(lake, versions, potential.theory, potential.elements)
-    return dft_hull(entries, potential.theory, potential.elements)[0]
+    return dft_hull(lake, versions, potential.theory, potential.elements)[0]
 
 
 def _formation_energy(hull: ReferenceHull, numbers: NDArray[np.int64], energy: float | None) -> float:

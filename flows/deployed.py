@@ -101,7 +101,7 @@ def train(
     committee: int | None = None,
     init: str = "",
     seed: int | None = None,
-    device: str = "auto",
+    device: str = "",
     cluster: str = "",
     config: str = "",
     changes: dict[str, Any] = {},  # noqa: B006 (only read)
@@ -110,7 +110,8 @@ def train(
     """Train a network, register it, and let it challenge the champion of its name.
 
     Nothing is done where the data sets' content and the configuration are those of the newest version of `register_as`.
-    One training at a time runs on each accelerator; the others wait for it.
+    One training at a time runs on each accelerator; the others wait for it. A committee, or one in several processes,
+    takes all that there are.
 
     Args:
         datasets: Data sets of the lake, NAME or NAME@VERSION.
@@ -121,22 +122,21 @@ def train(
         committee: Networks trained with different seeds; their spread is the uncertainty. Empty: the file's, else 1.
         init: Model whose weights to start from, as models:/NAME@champion.
         seed: Seed of weights and batch order. Empty: the file's, else 0.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N. Empty: the file's, else auto.
         cluster: local, threads, slurm, kubernetes or a Dask scheduler's address. Empty: the worker's own choice.
         config: TOML file with a training configuration, relative to the home; the values above win over it.
         changes: Any other value of the configuration, as nested tables.
         even_if_unchanged: Train even if nothing has changed.
     """
-    from flows.slots import accelerators, training_slot
+    from flows.slots import on_free_device
     from flows.train import refuse_early
     from flows.train import train as body
     from flows.unchanged import nothing_new
 
     budget = {"epochs": epochs} if epochs else {"minutes": minutes}
     values = {"data": {"datasets": datasets}, "register_as": register_as, "preset": preset, **budget,
-              "committee": committee, "init": init, "seed": seed}  # fmt: skip
-    with at_home() as home, training_slot(accelerators(device)) as chosen:
-        checked = training_config(config, {**values, "device": chosen}, changes)
+              "committee": committee, "init": init, "seed": seed, "device": device}  # fmt: skip
+    with at_home() as home, on_free_device(training_config(config, values, changes)) as checked:
         refuse_early(checked, home)
         if not even_if_unchanged and (reason := nothing_new(checked, home)) is not None:
             return ended(reason)

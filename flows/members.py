@@ -19,6 +19,7 @@ from gnn.files import digest, file_sha256
 from gnn.training.config import TrainConfig, make_config
 
 if TYPE_CHECKING:
+    from flows.shards import ShardJob
     from gnn.graphs.loader import GraphData
     from gnn.training.finetune import Start
     from gnn.training.outcome import TrainOutcome
@@ -72,7 +73,7 @@ def make_plan(config: TrainConfig, home: Home, graph_folder: Path, cluster: str)
 
 def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[TrainConfig]:
     """One configuration a member: its seed, its part of the wall time where not all train at once, its threads."""
-    together = {"local": min(config.committee, n_cores), "threads": 1}.get(cluster, config.committee)
+    together = {"local": min(config.committee, n_devices(config, n_cores)), "threads": 1}.get(cluster, config.committee)
     rounds = math.ceil(config.committee / together)
     changes: dict[str, Any] = {"committee": 1}
     if config.minutes is not None and config.clock == "wall":
@@ -80,6 +81,13 @@ def member_configs(config: TrainConfig, n_cores: int, cluster: str) -> list[Trai
     if config.threads is None and config.committee > 1:
         changes["threads"] = max(1, n_cores // together)
     return [config.model_copy(update=changes | {"seed": config.seed + k}) for k in range(config.committee)]
+
+
+def n_devices(config: TrainConfig, n_cores: int) -> int:
+    """How many members a local cluster has a place for: one a GPU where there are any to train on, else one a core."""
+    from flows.gpus import local_gpus
+
+    return (0 if config.device == "cpu" else len(local_gpus())) or n_cores
 
 
 def cores() -> int:
@@ -146,25 +154,33 @@ def set_threads(threads: int | None) -> None:
 def train_on_workers(plan: Plan, home: Home, cluster: str, tracker: Tracker, bars: TrainingBars) -> list[TrainOutcome]:
     """Train the members as parallel tasks; a member that fails does not stop the others."""
     from flows.cluster import dask_client
-    from flows.shards import ShardJob, raise_if_failed, run_shards
+    from flows.gpus import gpu_slots
+    from flows.shards import raise_if_failed, run_shards
     from gnn.training.tracker import CurveFile
 
-    jobs = [
-        ShardJob(
-            index=member.index,
-            inputs={"header": member.recipe.header},
-            function=train_member,
-            args=member_arguments(plan, member, home),
-            output=member.folder / STATE_NAME,
-        )
-        for member in plan.members
-    ]
-    workers = min(len(jobs), cores()) if cluster == "local" else None
+    workers = min(len(plan.members), cores()) if cluster == "local" else None
     with dask_client(cluster, workers) as client, watched(plan.members, bars):
+        on_gpu = plan.config.device != "cpu" and gpu_slots(client) > 0
+        jobs = [member_job(plan, member, home, on_gpu) for member in plan.members]
         raise_if_failed("train", run_shards(STAGE, STAGE_VERSION, jobs, client, home))
     for member in plan.members:
         CurveFile(member.folder / CURVES_NAME).replay(tracker, f"member_{member.index}/")
     return [restored(member, plan) for member in plan.members]
+
+
+def member_job(plan: Plan, member: Member, home: Home, on_gpu: bool) -> ShardJob:
+    """The task of a member; with `on_gpu`, for a worker that has a GPU."""
+    from flows.batch_cluster import GPU
+    from flows.shards import ShardJob
+
+    return ShardJob(
+        index=member.index,
+        inputs={"header": member.recipe.header},
+        function=train_member,
+        args=member_arguments(plan, member, home),
+        output=member.folder / STATE_NAME,
+        resources={GPU: 1} if on_gpu else {},
+    )
 
 
 def member_arguments(plan: Plan, member: Member, home: Home) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def refuse_hopeless(campaign: Campaign) -> None:
     """
     if campaign.spec.hull.reference == "dft":
         wanted = {symbol for system in element_sets(campaign.spec.candidates) for symbol in system}
-        reference_hull(campaign, wanted & set(campaign.model.elements) or campaign.model.elements)
+        reference_hull(campaign.inputs, wanted & set(campaign.model.elements) or campaign.model.elements)
 
 
 def write_state(campaign: Campaign, state: State, **changes: Any) -> CampaignManifest:

@@ -8,9 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flows.events import server_address
 from gnn.errors import InputError
+
+if TYPE_CHECKING:
+    from gnn.training.config import TrainConfig
 
 TRY_S, WAIT_S = 15.0, 10.0
 """How long one of several accelerators is asked for before the next, and the pause after the last."""
@@ -68,6 +72,40 @@ def training_slot(choices: Sequence[Accelerator], wait_s: float = WAIT_S) -> Ite
                     yield choice.device
                     return
         time.sleep(wait_s)
+
+
+@contextmanager
+def every_slot(choices: Sequence[Accelerator]) -> Iterator[None]:
+    """Hold all of the accelerators, for a training that is spread over them.
+
+    They are taken in one order, and nobody else waits for one while holding another, so that two never wait for each
+    other.
+    """
+    if server_address() is None:
+        yield
+        return
+    with ExitStack() as stack:
+        for limit in sorted(choice.limit for choice in choices):
+            _make_limit(limit)
+            while not stack.enter_context(_held(limit, None)):
+                time.sleep(WAIT_S)
+        yield
+
+
+@contextmanager
+def on_free_device(config: TrainConfig) -> Iterator[TrainConfig]:
+    """Hold what a training runs on: the first device that is free, or all where it takes more; the configuration so.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    choices = accelerators(config.device)
+    if config.in_processes:
+        with every_slot(choices):
+            yield config
+    else:
+        with training_slot(choices) as device:
+            yield config.model_copy(update={"device": device})
 
 
 def _make_limit(name: str) -> None:

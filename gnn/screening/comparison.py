@@ -87,12 +87,11 @@ def _library(
 ) -> dict[str, tuple[Crystal, Row]]:
     """Crystals of the lake by name, lowest energy first, without steps on the way of a relaxation."""
     rows: list[dict[str, Any]] = []
-    wanted = pa.array(sorted(formulas), pa.string())
+    comparable = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
+    wanted = comparable & (pc.field("theory") == theory) & pc.field("energy").is_valid()
     for dataset, version in versions.items():
-        table = lake.read(dataset, version, columns=COLUMNS)
-        keep = pc.and_(pc.equal(table["theory"], theory), pc.is_valid(table["energy"]))
-        keep = pc.and_(keep, pc.is_in(table["formula"], value_set=wanted))
-        rows += [{**row, "dataset": dataset} for row in table.filter(keep).to_pylist() if _is_finished(row)]
+        for batch in lake.record_batches(dataset, version, columns=COLUMNS, where=wanted):
+            rows += [{**row, "dataset": dataset} for row in batch.to_pylist() if _is_finished(row)]
     rows.sort(key=lambda row: row["energy"] / row["n_atoms"])
     named = {f"{row['dataset']}:{row['structure_id']}": row for row in rows}
     return {name: (Crystal(name, *arrays_of(row), row["energy"] / row["n_atoms"]), row) for name, row in named.items()}

@@ -31,6 +31,8 @@ COLUMNS = (
 )  # fmt: skip
 SOUND = OutlierRule()
 """What a row must not be flagged with to be a reference: the same as to be trained on."""
+BATCH_ROWS = 10_000
+"""Rows of the lake that are looked at together."""
 ENTROPY_NOTE = 1e-3
 """eV/atom between energy and free energy above which a hull of energies is said to differ from the model's target."""
 
@@ -70,43 +72,45 @@ def lake_entries(lake: Lake, versions: Mapping[str, int], theory: str, elements:
     """The row of lowest energy per atom of each formula: neutral bulk crystals of `elements` at `theory`.
 
     Rows with a flag that keeps them out of training are no references either: one energy that is too low would shift
-    all formation energies and distances of its elements.
+    all formation energies and distances of its elements. The lake is read in bounded memory.
     """
     best: dict[str, dict[str, Any]] = {}
     flagged = 0
+    at_theory = (pc.field("theory") == theory) & pc.field("energy").is_valid()
     for dataset, version in versions.items():
-        found, left_out = _bulk_rows(lake, dataset, version, theory)
-        flagged += left_out
-        for row in found:
-            if not set(row["elements"]) <= set(elements):
-                continue
-            rival = best.get(row["formula"])
-            if rival is None or _energy_per_atom(row) < _energy_per_atom(rival):
-                best[row["formula"]] = row
+        for batch in lake.record_batches(dataset, version, BATCH_ROWS, COLUMNS, at_theory):
+            crystals = _neutral_crystals(batch, elements)
+            sound = crystals.filter(pa.array([_is_sound(flags) for flags in crystals["flags"].to_pylist()], pa.bool_()))
+            flagged += crystals.num_rows - sound.num_rows
+            for row in _lowest_of_each_formula(sound):
+                rival = best.get(row["formula"])
+                if rival is None or _energy_per_atom(row) < _energy_per_atom(rival):
+                    best[row["formula"]] = row
     rows = [best[formula] for formula in sorted(best)]
     return LakeEntries(rows, dict(versions), [*_notes(rows), *_flags_told(flagged)])
 
 
-def _bulk_rows(lake: Lake, dataset: str, version: int, theory: str) -> tuple[list[dict[str, Any]], int]:
-    """Rows of a data set that can stand on a hull, and how many flags kept from it.
+def _neutral_crystals(batch: pa.RecordBatch, elements: Collection[str]) -> pa.RecordBatch:
+    """The rows that are neutral, periodic in three directions and made of `elements`."""
+    foreign = pc.invert(pc.is_in(pc.list_flatten(batch["elements"]), value_set=pa.array(list(elements), pa.string())))
+    rows_of_foreign = pc.list_parent_indices(batch["elements"]).to_numpy()[foreign.to_numpy(zero_copy_only=False)]
+    keep = np.array([all(pbc) for pbc in batch["pbc"].to_pylist()], dtype=bool)
+    keep &= batch["total_charge"].fill_null(0).to_numpy() == 0
+    keep[rows_of_foreign] = False
+    return batch.filter(pa.array(keep))
 
-    Lowest of each formula only, so that few become Python objects.
-    """
-    table = lake.read(dataset, version, columns=list(COLUMNS))
-    table = table.filter(pc.and_(pc.equal(table["theory"], theory), pc.is_valid(table["energy"])))
-    if not table.num_rows:
-        return [], 0
-    sound = pa.array([outlier_reason(flags or (), None, SOUND) is None for flags in table["flags"].to_pylist()])
-    flagged = table.num_rows - pc.sum(sound).as_py()
-    table = table.filter(sound)
-    per_atom = pc.divide(table["energy"], pc.cast(table["n_atoms"], "float64"))
-    table = table.append_column("energy_per_atom", per_atom).sort_by("energy_per_atom")
-    lowest: dict[str, dict[str, Any]] = {}
-    thin = table.select(["formula", "pbc", "total_charge"]).to_pydict()
-    for row, (formula, pbc, charge) in enumerate(zip(*thin.values(), strict=True)):
-        if formula not in lowest and all(pbc) and not charge:
-            lowest[formula] = table.slice(row, 1).to_pylist()[0]
-    return list(lowest.values()), flagged
+
+def _is_sound(flags: Collection[str] | None) -> bool:
+    return outlier_reason(flags or (), None, SOUND) is None
+
+
+def _lowest_of_each_formula(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The row of lowest energy per atom of each formula, the first of equals; only these become Python objects."""
+    per_atom = batch["energy"].to_numpy() / batch["n_atoms"].to_numpy()
+    formulas = batch["formula"].to_pylist()
+    lowest = {formulas[row]: row for row in np.argsort(per_atom, kind="stable")[::-1]}
+    rows: list[dict[str, Any]] = batch.take(pa.array(list(lowest.values()), pa.int64())).to_pylist()
+    return rows
 
 
 def _flags_told(flagged: int) -> list[str]:
@@ -207,12 +211,15 @@ def _no_reference(reference: Candidate, result: Mapping[str, Any], filters: Filt
     return None if reason is None else reason[0]
 
 
-def dft_hull(entries: LakeEntries, theory: str, elements: Collection[str]) -> tuple[ReferenceHull, list[str]]:
-    """The fixed hull of lake entries, and remarks on elements without a reference.
+def dft_hull(
+    lake: Lake, versions: Mapping[str, int], theory: str, elements: Collection[str]
+) -> tuple[ReferenceHull, list[str]]:
+    """The fixed hull of the lake's entries, and remarks on them and on elements without a reference.
 
     Raises:
         InputError: no element has a reference at the theory.
     """
+    entries = lake_entries(lake, versions, theory, elements)
     hull = ReferenceHull([entry_of_row(row) for row in entries.rows])
     missing = hull.missing(elements)
     if len(missing) == len(set(elements)):
@@ -234,13 +241,12 @@ def lake_formulas(lake: Lake, versions: Mapping[str, int]) -> set[str]:
 
 def lake_crystals(lake: Lake, versions: Mapping[str, int], formulas: Collection[str]) -> list[Crystal]:
     """Bulk crystals of the lake with one of `formulas`, as something to compare candidates with."""
-    crystals: list[Crystal] = []
-    for dataset, version in versions.items():
-        table = lake.read(dataset, version, columns=["structure_id", "formula", "numbers", "positions", "cell", "pbc"])
-        keep = pc.is_in(table["formula"], value_set=pa.array(sorted(formulas), pa.string()))
-        crystals += [
-            Crystal(f"{dataset}:{row['structure_id'][:12]}", *arrays_of(row))
-            for row in table.filter(keep).to_pylist()
-            if all(row["pbc"])
-        ]
-    return crystals
+    columns = ["structure_id", "formula", "numbers", "positions", "cell", "pbc"]
+    wanted = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
+    return [
+        Crystal(f"{dataset}:{row['structure_id'][:12]}", *arrays_of(row))
+        for dataset, version in versions.items()
+        for batch in lake.record_batches(dataset, version, BATCH_ROWS, columns, wanted)
+        for row in batch.to_pylist()
+        if all(row["pbc"])
+    ]

@@ -209,7 +209,16 @@ class TrainConfig(_Section):
     def _one_way_to_be_parallel(self) -> TrainConfig:
         if self.devices > 1 and self.committee > 1:
             raise ValueError("a committee trains one process a member; give devices or committee, not both")
+        if self.in_processes and ":" in self.device:
+            raise ValueError(
+                f"each process takes a device of its own; give {self.device.split(':')[0]}, not {self.device}"
+            )
         return self
+
+    @property
+    def in_processes(self) -> bool:
+        """Whether it is trained in more processes than one, each with a device of its own."""
+        return self.devices > 1 or self.committee > 1
 
 
 def read_config(path: Path) -> dict[str, Any]:

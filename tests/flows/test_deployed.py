@@ -14,6 +14,7 @@ import pytest
 from flows import deployed, events, slots
 from flows.settings import CLUSTER_VARIABLE, Home
 from gnn.errors import InputError, SluiceError
+from gnn.training.config import make_config
 
 CAMPAIGN = 'name = "metals"\nmodel = "{model}"\n[candidates]\nelements = ["Al", "Cu"]\nprototypes = ["CsCl"]\n'
 
@@ -75,6 +76,16 @@ def test_training_is_configured_by_file_form_and_changes(
     assert (config.data.datasets, config.register_as, config.preset, config.committee) == (["cells"], "m", "small", 3)
     assert (config.epochs, config.minutes, config.device) == (3, None, "cpu")
     assert state.message == "models:/m/2: 3 epochs, 7 CPU s"
+
+
+def test_a_form_without_a_device_leaves_that_of_the_file(
+    home: Home, training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.unchanged.nothing_new", lambda *_: None)
+    (home.root / "t.toml").write_text('device = "cpu"\nminutes = 9.0\n')
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    deployed.train.fn(["cells"], "m", config="t.toml")
+    assert training["train"][0][0].device == "cpu"
 
 
 def test_nothing_new_is_told_and_nothing_is_done(
@@ -227,6 +238,44 @@ def test_a_training_waits_until_a_gpu_is_free(taken: set[str], monkeypatch: pyte
     with slots.training_slot([slots.Accelerator("cuda:0", "a")], wait_s=5.0) as device:
         assert device == "cuda:0"
     assert naps == [5.0, 5.0, 5.0]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [slots.Accelerator("cuda:0", "b"), slots.Accelerator("cuda:1", "a")]
+    monkeypatch.setattr(slots, "accelerators", lambda _: found)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_one_process_takes_one_gpu(taken: set[str]) -> None:
+    with slots.on_free_device(make_config({"minutes": 1})) as config:
+        assert config.device == "cuda:0"
+        assert taken == {"b"}
+    assert taken == set()
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("changes", [{"committee": 3}, {"devices": 2}])
+def test_several_processes_take_every_gpu_and_find_their_own(taken: set[str], changes: dict[str, int]) -> None:
+    with slots.on_free_device(make_config({"minutes": 1, **changes})) as config:
+        assert config.device == "auto"
+        assert taken == {"a", "b"}
+    assert taken == set()
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_several_processes_wait_for_the_last_gpu(taken: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    taken.add("b")
+    held_meanwhile: list[set[str]] = []
+
+    def nap(_: float) -> None:
+        held_meanwhile.append(set(taken))
+        taken.discard("b")
+
+    monkeypatch.setattr(slots.time, "sleep", nap)
+    with slots.on_free_device(make_config({"minutes": 1, "devices": 2})):
+        assert taken == {"a", "b"}
+    assert held_meanwhile == [{"a", "b"}]
 
 
 def test_no_device_no_training() -> None:

@@ -377,6 +377,17 @@ def test_time_is_shared_where_members_outnumber_cores() -> None:
     assert [(c.minutes, c.threads) for c in in_turn] == [(2.0, 4), (2.0, 4), (2.0, 4)]
 
 
+def test_members_train_on_gpus_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.members import member_configs
+    from gnn.training.config import make_config
+
+    monkeypatch.setattr("flows.gpus.local_gpus", lambda: ["0", "1"])
+    on_gpus = member_configs(make_config({"minutes": 6, "committee": 4}), 8, "local")
+    assert [(c.minutes, c.threads) for c in on_gpus] == [(3.0, 4)] * 4
+    on_cores = member_configs(make_config({"minutes": 6, "committee": 4, "device": "cpu"}), 8, "local")
+    assert [(c.minutes, c.threads) for c in on_cores] == [(6.0, 2)] * 4
+
+
 def test_cpu_time_is_each_members_own() -> None:
     from flows.members import member_configs
     from gnn.training.config import make_config

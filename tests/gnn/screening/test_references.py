@@ -95,12 +95,11 @@ def test_theories_never_meet(lake: Lake) -> None:
 
 
 def test_a_hull_of_the_lake(lake: Lake) -> None:
-    entries = lake_entries(lake, pinned_versions(lake, (), "pbe"), "pbe", ["Al", "Cu", "Ni"])
-    hull, notes = dft_hull(entries, "pbe", ["Al", "Cu", "Ni"])
+    hull, notes = dft_hull(lake, pinned_versions(lake, (), "pbe"), "pbe", ["Al", "Cu", "Ni"])
     assert hull.distance({"Al": 1, "Cu": 1}, -4.0) == pytest.approx(0.1)
     assert notes == ["no reference energy at pbe for Ni: candidates that hold them get no hull distance"]
     with pytest.raises(InputError, match="no reference energy at pbe for Fe, Ni"):
-        dft_hull(lake_entries(lake, {}, "pbe", ["Fe", "Ni"]), "pbe", ["Ni", "Fe"])
+        dft_hull(lake, {}, "pbe", ["Ni", "Fe"])
 
 
 def test_smearing_is_said_aloud(lake: Lake) -> None:

@@ -175,3 +175,6 @@ def test_processes_that_were_not_started_are_missed(
         train(tiny_recipe(devices=2), copper, run_folder)
     with pytest.raises(InputError, match="devices or committee"):
         make_config({"epochs": 1, "devices": 2, "committee": 2})
+    for several in ("devices", "committee"):
+        with pytest.raises(InputError, match="a device of its own; give cuda, not cuda:1"):
+            make_config({"epochs": 1, several: 2, "device": "cuda:1"})
