@@ -40,6 +40,8 @@ def train_and_test(task: Task, data: Path, home: Home, changes: dict[str, Any]) 
         "parameters": n_weights(checkpoint),
         "trained_on": read_manifest(checkpoint).producer.trained_on,
         "sha256": found.sha256,
+        "checkpoint": found.checkpoint,
+        "graph_set_id": found.graph_set_id,
     }
 
 

@@ -11,6 +11,7 @@ from flows.bench.named import read_named
 from flows.settings import Home
 from gnn.errors import InputError, named
 from gnn.graphs.graph_set import Split
+from gnn.graphs.splits import DEFAULT_SHARES
 
 if TYPE_CHECKING:
     from flows.bench.peers.workers.frames import Frame
@@ -39,7 +40,7 @@ class Task(BaseModel):
     name: str
     title: str
     fit: tuple[Source, ...]
-    split: dict[Split, float]
+    split: dict[Split, float] = DEFAULT_SHARES
     split_by: Literal["group", "structure"] | None = None
     test: Source | None = None
 

@@ -316,6 +316,30 @@ def accuracy(
     drive(driver, own, limit, dry_run, as_json)
 
 
+@app.command("real-sets")
+@goes_on
+def real_sets(
+    data: DataOption,
+    name: Annotated[list[str] | None, typer.Option("--set", help="Of flows/bench/real_sets.toml; all if none.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.001, help="CPU minutes of every training.")] = 3.0,
+    limit: LimitOption = None,
+    home: HomeOption = None,
+    results: ResultsOption = RESULTS,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Trainings of minutes with nothing but defaults, on data of many kinds; goes on from where it was stopped."""
+    from flows.bench import real_sets as bench
+    from flows.bench.drivers import Driver
+    from flows.bench.tasks import check_files
+
+    own = bench_home(home)
+    plan = bench.Plan(data, own, tuple(name or ()), minutes)
+    check_files(bench.sets_of(plan), data)
+    command = f"sluice bench real-sets --data DATA --minutes {minutes:g}"
+    drive(Driver(bench.NAME, bench.runs_of(plan), bench.table_of, results, command), own, limit, dry_run, as_json)
+
+
 @app.command("calibration")
 @goes_on
 def calibration(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from gnn.errors import InputError, SluiceError
 from gnn.files import digest
@@ -33,6 +34,7 @@ from gnn.structures.record import Ints
 
 DUPLICATE = "duplicate-in-other-dataset"
 UNLABELLED = "unlabelled"
+CHARGED_ATOM = "charged-atom"
 OTHER_KIND = "other-energy-kind"
 NO_REFERENCE = "element-without-reference"
 NOT_SELECTED = "not-selected"
@@ -88,8 +90,8 @@ def assemble(
     energies = choose_energies(columns, roles.rows(None))
     for row in energies.without_labels(roles.rows(None), columns):
         roles.drop(row, OTHER_KIND)
-    split = assign(roles, columns, spec, paths)
-    helped = assign_helpers(roles, columns, spec, split, paths)
+    split = assign(roles, columns, spec)
+    helped = assign_helpers(roles, columns, spec, split)
     references = fit_all(roles, columns, energies)
     drop_without_reference(roles, columns, energies, references)
     graph_set = manifest(spec, inputs, properties, shards, columns, roles, energies, references, split, helped)
@@ -125,7 +127,9 @@ def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], s
             continue
         seen.add(structure_id)
         largest = columns.max_force[row]
-        if columns.isolated[row]:
+        if columns.isolated[row] and columns.charged[row]:
+            roles.drop(row, CHARGED_ATOM)
+        elif columns.isolated[row]:
             roles.role[row] = REFERENCE
         elif not labelled[row]:
             roles.drop(row, UNLABELLED)
@@ -133,8 +137,8 @@ def drop_unfit(roles: Roles, columns: Columns, flags: Sequence[Sequence[str]], s
             roles.drop(row, reason)
 
 
-def assign(roles: Roles, columns: Columns, spec: PreprocessSpec, paths: Sequence[Path]) -> Assignment:
-    """Hand the undecided rows, but those of helpers, to the splits; a structure with all its levels of theory to one.
+def assign(roles: Roles, columns: Columns, spec: PreprocessSpec) -> Assignment:
+    """Hand the undecided rows, but those of helpers, to the splits; all rows that show the same atoms to one.
 
     Raises:
         InputError: none is left, or the split asks for more than there are.
@@ -150,7 +154,7 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec, paths: Sequence
     contents = [[(columns.theory[row], symbol) for symbol in found] for row, found in zip(rows, symbols, strict=True)]
     trained = frozenset(key for key, found in zip(keys, symbols, strict=True) if len(set(found)) == 1)
     pinned = trained if spec.train_on_elements else frozenset()
-    tied = twins(columns, rows.tolist(), paths)
+    tied = twins(columns, rows.tolist())
     found = assign_splits(keys, groups, spec.split, spec.seed, spec.split_by, contents, pinned, tied)
     found = keep_frozen(found, keys, groups, frozenset(spec.frozen_test), tied)
     for row, split in zip(rows.tolist(), found.splits, strict=True):
@@ -161,9 +165,7 @@ def assign(roles: Roles, columns: Columns, spec: PreprocessSpec, paths: Sequence
     return found
 
 
-def assign_helpers(
-    roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment, paths: Sequence[Path]
-) -> dict[str, int]:
+def assign_helpers(roles: Roles, columns: Columns, spec: PreprocessSpec, split: Assignment) -> dict[str, int]:
     """Train on the rows that are left, those of helpers; how many that are of each.
 
     What would tell of what is to be found out is dropped: copies of rows that are held out and, where groups stay
@@ -173,7 +175,7 @@ def assign_helpers(
         return {}
     held_out = [*roles.rows("valid").tolist(), *roles.rows("test").tolist()]
     helping = roles.rows(None).tolist()
-    known = copies(columns, held_out, helping, paths)
+    known = copies(columns, held_out, helping)
     groups = {columns.group[row] for row in held_out} - {None} if split.split_by == "group" else set()
     counts = dict.fromkeys(sorted(spec.helper_names), 0)
     for row in helping:
@@ -269,8 +271,14 @@ def manifest(
         helpers=helped,
         helper_theories=sorted(theories - own_theories),
         repeats=repeats,
-        notes=[note for note in (split.note, *energies.notes()) if note],
+        notes=[note for note in (split.note, *energies.notes(), charge_note(columns, used)) if note],
     )
+
+
+def charge_note(columns: Columns, used: NDArray[np.int64]) -> str | None:
+    """What is to be said of charged structures."""
+    n = int(columns.charged[used].sum())
+    return f"{n} of {len(used)} structures are charged, of which networks know nothing" if n else None
 
 
 def members_table(columns: Columns, roles: Roles) -> pa.Table:

@@ -29,17 +29,22 @@ class PropertyColumn:
 
 @dataclass(frozen=True)
 class Columns:
-    """M rows in the order of their shards. NaN where a number is missing; units as in the record."""
+    """M rows in the order of their shards. NaN where a number is missing; units as in the record.
+
+    `atoms` are digests that rows share if they show the same atoms.
+    """
 
     structure_id: list[str]
     dataset: list[str]
     theory: list[str]
     group: list[str | None]
+    atoms: list[bytes]
     shard: Ints
     row: Ints
     n_atoms: Ints
     n_edges: Ints
     isolated: Bools
+    charged: Bools
     energy: Floats
     free_energy: Floats
     max_force: Floats
@@ -126,12 +131,13 @@ def read_columns(paths: Sequence[Path], declared: Mapping[str, PropertySpec]) ->
         for name in ("energy", "free_energy", "max_force", "force_square_sum", "stress_square_sum")
     }
     return Columns(
-        **{name: whole.column(name).to_pylist() for name in ("structure_id", "dataset", "theory", "group")},
+        **{name: whole.column(name).to_pylist() for name in ("structure_id", "dataset", "theory", "group", "atoms")},
         **numeric,
         **real,
         shard=np.repeat(np.arange(len(sizes)), sizes),
         row=spans(np.zeros(len(sizes), np.int64), np.array(sizes, dtype=np.int64)),
         isolated=whole.column("isolated").to_numpy(),
+        charged=whole.column("total_charge").fill_null(0).to_numpy() != 0,
         properties=_properties(whole, declared),
         numbers=pa.compute.list_flatten(whole.column("numbers")).to_numpy(),
     )

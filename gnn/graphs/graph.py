@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from gnn.graphs.neighbours import neighbour_list
 from gnn.structures.atoms import atoms_to_record
-from gnn.structures.record import Bools, Floats, Record
+from gnn.structures.record import Bools, Floats, Record, atoms_bytes
 
 EnergyKind = Literal["energy", "free_energy"]
+ATOMS_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Graph:
     (3, 3) Å; pbc (3,) and fixed (N,) bool. The vector of an edge is positions[sender] - positions[receiver] +
     shift @ cell. energy is the one to train on (eV, total): consistent with the forces where the data have that.
     Labels that are missing are None: forces (N, 3) eV/Å, stress (6,) eV/Å³ (xx yy zz yz xz xy, positive = tension),
-    properties[name] a float or (N,) by its level. `kinds` holds the energies it was chosen from.
+    properties[name] a float or (N,) by its level. `kinds` holds the energies it was chosen from. total_charge (e) is
+    seen by no network.
     """
 
     structure_id: str
@@ -44,6 +47,7 @@ class Graph:
     fixed: Bools | None = None
     properties: dict[str, float | Floats] = field(default_factory=dict)
     kinds: dict[EnergyKind, float] = field(default_factory=dict)
+    total_charge: int | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -59,6 +63,12 @@ class Graph:
     def is_isolated_atom(self) -> bool:
         """One atom without periodicity: a reference energy, never a training structure."""
         return self.n_atoms == 1 and not self.pbc.any()
+
+    @property
+    def atoms_digest(self) -> bytes:
+        """16 bytes that structures share if they show the same atoms, whatever their level of theory or charge."""
+        shown = atoms_bytes(self.numbers, self.positions, self.cell, self.pbc)
+        return hashlib.sha256(shown).digest()[:ATOMS_DIGEST_BYTES]
 
     @property
     def crystal_stress(self) -> Floats | None:
@@ -100,6 +110,7 @@ def graph_of_record(record: Record, cutoff: float) -> Graph:
         fixed=record.fixed,
         properties={name: _number_or_array(value) for name, value in record.properties.items()},
         kinds=kinds,
+        total_charge=record.total_charge,
     )
 
 

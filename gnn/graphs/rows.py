@@ -14,7 +14,7 @@ from gnn.errors import SluiceError, told
 from gnn.graphs.graph import EnergyKind, Graph
 from gnn.graphs.neighbours import neighbour_list
 
-TEXTS = ("structure_id", "dataset", "theory", "group")
+PLAIN = ("structure_id", "dataset", "theory", "group", "total_charge")
 ARRAYS: dict[str, type] = {
     "numbers": np.int64, "positions": np.float64, "cell": np.float64, "pbc": np.bool_, "forces": np.float64,
     "stress": np.float64, "fixed": np.bool_,
@@ -39,15 +39,15 @@ def graphs_of_rows(rows: pa.Table | pa.RecordBatch, cutoff: float, on_bad: OnBad
 
 
 def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float, on_bad: OnBad | None) -> Iterator[Graph]:
-    texts = {name: batch.column(name).to_pylist() for name in TEXTS}
+    plain = {name: batch.column(name).to_pylist() for name in PLAIN}
     kinds = {name: batch.column(name).to_pylist() for name in ("energy", "free_energy")}
     arrays = {name: _rows_of(batch.column(name), dtype) for name, dtype in ARRAYS.items()}
     properties = batch.column("properties").to_pylist()
     for row in range(batch.num_rows):
-        name = texts["structure_id"][row]
+        name = plain["structure_id"][row]
         try:
             graph = _graph(
-                {name: column[row] for name, column in texts.items()},
+                {name: column[row] for name, column in plain.items()},
                 {name: column[row] for name, column in kinds.items() if column[row] is not None},
                 {name: column[row] for name, column in arrays.items()},
                 properties[row] or [],
@@ -55,14 +55,14 @@ def _graphs_of_batch(batch: pa.RecordBatch, cutoff: float, on_bad: OnBad | None)
             )
         except (SluiceError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
             if on_bad is None:
-                raise SluiceError(f"structure {name[:16]} of {texts['dataset'][row]}: {error}") from error
+                raise SluiceError(f"structure {name[:16]} of {plain['dataset'][row]}: {error}") from error
             on_bad(name, told(error))
             continue
         yield graph
 
 
 def _graph(
-    texts: dict[str, Any], kinds: dict[Any, float], arrays: dict[str, Any], properties: list[Any], cutoff: float
+    plain: dict[str, Any], kinds: dict[Any, float], arrays: dict[str, Any], properties: list[Any], cutoff: float
 ) -> Graph:
     for name in VECTORS:
         arrays[name] = None if arrays[name] is None else arrays[name].reshape(-1, 3)
@@ -70,7 +70,7 @@ def _graph(
     edges = neighbour_list(arrays["positions"], arrays["cell"], arrays["pbc"], cutoff)
     energies: dict[EnergyKind, float] = kinds
     return Graph(
-        **texts,
+        **plain,
         **arrays,
         senders=edges.senders,
         receivers=edges.receivers,

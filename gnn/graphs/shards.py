@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from gnn.errors import SluiceError
 from gnn.files import file_sha256, write_atomically
-from gnn.graphs.graph import EnergyKind, Graph
+from gnn.graphs.graph import ATOMS_DIGEST_BYTES, EnergyKind, Graph
 from gnn.graphs.graph_set import ShardInfo
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_ROWS = 256
 TEXT_COLUMNS = ("structure_id", "dataset", "theory", "group")
 INDEX_COLUMNS = (
-    *TEXT_COLUMNS, "numbers", "n_atoms", "n_edges", "isolated", "energy", "free_energy", "max_force",
-    "force_square_sum", "force_count", "stress_square_sum", "stress_count",
+    *TEXT_COLUMNS, "atoms", "numbers", "n_atoms", "n_edges", "isolated", "total_charge", "energy", "free_energy",
+    "max_force", "force_square_sum", "force_count", "stress_square_sum", "stress_count",
 )  # fmt: skip
 ARRAY_COLUMNS = ("numbers", "positions", "cell", "pbc", "senders", "receivers", "shifts", "forces", "stress", "fixed")
 PROPERTY_PREFIX = "property:"
@@ -72,9 +72,11 @@ def _index_columns(graphs: Sequence[Graph]) -> dict[str, pa.Array]:
     forces = [_free_forces(graph) for graph in graphs]
     stresses = [np.zeros(0) if graph.crystal_stress is None else graph.crystal_stress for graph in graphs]
     return {
+        "atoms": pa.array([graph.atoms_digest for graph in graphs], pa.binary(ATOMS_DIGEST_BYTES)),
         "n_atoms": pa.array([graph.n_atoms for graph in graphs], pa.int32()),
         "n_edges": pa.array([graph.n_edges for graph in graphs], pa.int32()),
         "isolated": pa.array([graph.is_isolated_atom for graph in graphs], pa.bool_()),
+        "total_charge": pa.array([graph.total_charge for graph in graphs], pa.int32()),
         "energy": pa.array([graph.kinds.get("energy") for graph in graphs], pa.float64()),
         "free_energy": pa.array([graph.kinds.get("free_energy") for graph in graphs], pa.float64()),
         "max_force": pa.array([_max_force(graph) for graph in graphs], pa.float64()),
@@ -187,7 +189,7 @@ class GraphBlock:
     """The graphs of one record batch; arrays are views into it."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        self._texts = {name: batch.column(name).to_pylist() for name in TEXT_COLUMNS}
+        self._plain = {name: batch.column(name).to_pylist() for name in (*TEXT_COLUMNS, "total_charge")}
         self._kinds: dict[EnergyKind, Any] = {
             "energy": batch.column("energy").to_pylist(),
             "free_energy": batch.column("free_energy").to_pylist(),
@@ -201,7 +203,7 @@ class GraphBlock:
         self.nbytes = int(batch.nbytes)
 
     def __len__(self) -> int:
-        return len(self._texts["structure_id"])
+        return len(self._plain["structure_id"])
 
     def __iter__(self) -> Iterator[Graph]:
         return (self.graph(row) for row in range(len(self)))
@@ -212,9 +214,9 @@ class GraphBlock:
         arrays: dict[str, Any] = {name: lists.row(row) for name, lists in self._arrays.items()}
         for name in ("positions", "cell", "shifts", "forces"):
             arrays[name] = None if arrays[name] is None else arrays[name].reshape(-1, 3)
-        texts: dict[str, Any] = {name: values[row] for name, values in self._texts.items()}
+        plain: dict[str, Any] = {name: values[row] for name, values in self._plain.items()}
         return Graph(
-            **texts,
+            **plain,
             **arrays,
             energy=kinds.get("free_energy", kinds.get("energy")),
             properties=self._row_properties(row),

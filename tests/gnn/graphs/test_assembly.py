@@ -314,6 +314,27 @@ def test_a_structure_at_two_levels_of_theory_is_on_one_side(workshop, record, sp
     assert all(role[a.structure_id] == role[b.structure_id] for a, b in zip(one, other, strict=False))
 
 
+@pytest.mark.parametrize("split_by", ["group", "structure"])
+def test_a_structure_with_two_charges_is_on_one_side_and_told(workshop, record, split_by):
+    neutral = [replace(record(seed, group=f"neutral-{seed % 12}"), total_charge=0) for seed in range(40)]
+    cations = [replace(r, total_charge=1, energy=r.energy + 7.0, group=f"cation-{i}") for i, r in enumerate(neutral)]
+    workshop.append("ions", neutral + cations)
+    graph_set, folder = workshop.preprocess("ions", split_by=split_by, cutoff=4.0)
+    assert all(graph_set.split_counts.values())
+    role = table_of(graph_set, folder).set_index("structure_id").role
+    assert all(role[a.structure_id] == role[b.structure_id] for a, b in zip(neutral, cations, strict=True))
+    assert "40 of 80 structures are charged, of which networks know nothing" in graph_set.notes
+
+
+def test_an_ion_is_no_reference(workshop, record, free_atom):
+    atoms = [free_atom(14, -0.5), free_atom(14, -1.9, total_charge=-1)]
+    workshop.append("toy", [record(seed) for seed in range(40)] + atoms)
+    graph_set, _ = workshop.preprocess("toy", cutoff=4.0)
+    assert_adds_up(graph_set, 42)
+    assert graph_set.references["pbe/toy"].energies["Si"] == pytest.approx(-0.5)
+    assert (graph_set.reference_rows, graph_set.dropped) == (1, {"charged-atom": 1})
+
+
 def test_helpers_are_only_trained_on_and_do_not_move_the_split(workshop, record):
     own = [record(seed, group=None) for seed in range(40)]
     workshop.append("own", own)
