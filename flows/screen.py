@@ -35,6 +35,7 @@ from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
 from gnn.screening.conclude import conclude
 from gnn.screening.gather import Inputs
+from gnn.screening.library import lake_library
 from gnn.screening.manifest import CampaignManifest, ModelPin, ShardTally, State
 from gnn.screening.names import names_digest
 from gnn.screening.preparation import Prepared, rows_of_shard
@@ -346,7 +347,8 @@ def conclude_and_write(campaign: Campaign, ready: Prepared, outcomes: Sequence[S
 
     results = merged_results(campaign.folder.shards, ready.plan, work_digest(campaign.spec, campaign.model))
     hull, warnings = hull_of(campaign, ready, results)
-    conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory)
+    library = lake_library(campaign.inputs.lake, campaign.inputs.versions)
+    conclusion = conclude(campaign.spec, ready, results, hull, campaign.model.theory, library)
     failed = {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
     manifest = write_state(
         campaign,

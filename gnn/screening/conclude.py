@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.screening.campaign import CampaignSpec
-from gnn.screening.dedupe import Crystal, duplicates
+from gnn.screening.dedupe import Crystal, duplicates, known_among
 from gnn.screening.filters import energy_reason, geometry_reason, hull_reason, uncertainty_reason
 from gnn.screening.final_rows import FinalRows, Measurements, relaxed_geometry
 from gnn.screening.hull import ReferenceHull
 from gnn.screening.ledger import Ledger, Why
+from gnn.screening.library import Library, nothing_known
 from gnn.screening.names import links
 from gnn.screening.preparation import Prepared
 from gnn.screening.references import counts_of
@@ -49,7 +50,12 @@ class Conclusion:
 
 
 def conclude(
-    spec: CampaignSpec, prepared: Prepared, results: Mapping[str, Row], hull: ReferenceHull, theory: str
+    spec: CampaignSpec,
+    prepared: Prepared,
+    results: Mapping[str, Row],
+    hull: ReferenceHull,
+    theory: str,
+    library: Library = nothing_known,
 ) -> Conclusion:
     """Close the remaining stages of the funnel.
 
@@ -59,6 +65,7 @@ def conclude(
         results: shards' results by candidate id; candidates of failed shards have none.
         hull: the reference.
         theory: level of theory of the model's energies.
+        library: the crystals that are known.
     """
     ledger = prepared.ledger.copy()
     end = _End(spec, prepared, results, hull, ledger)
@@ -71,9 +78,15 @@ def conclude(
     )
     ranks = end.ranks()
     ledger.close("near_hull", end.far())
+    known = end.known(library)
+    refused = known if spec.filters.novel_only else {}
+    ledger.close(
+        "novel_relaxed", ((name, ("relaxed into a crystal of the lake", where)) for name, where in refused.items())
+    )
     selection = select([end.contender(name) for name in ledger.living()], spec.selection)
     ledger.close("shortlist", selection.rejected)
-    rows = FinalRows(prepared, results, end.measured, ranks, selection, repeated, theory, spec.selection.kappa, ledger)
+    kappa = spec.selection.kappa
+    rows = FinalRows(prepared, results, end.measured, ranks, selection, repeated, known, theory, kappa, ledger)
     return Conclusion(ledger, rows, sorted(selection.chosen, key=rows.rank))
 
 
@@ -172,6 +185,15 @@ class _End:
                 yield name, ("no reference energy", ", ".join(missing))
             elif (reason := hull_reason(distance, self.spec.filters)) is not None:
                 yield name, reason
+
+    def known(self, library: Library) -> dict[str, str]:
+        """Who relaxed into a crystal of the library -> its name there."""
+        places = self.ledger.places()
+        crystals = library(self.formulas[places])
+        shared_formulas = {formula_hash(crystal.formula) for crystal in crystals}
+        relaxed = (self._crystal(int(place)) for place in places if int(self.formulas[place]) in shared_formulas)
+        found = known_among(relaxed, crystals, self.spec.dedupe)
+        return {self.ledger.ids[int(place)]: where for place, where in found.items()}
 
     def contender(self, name: str) -> Contender:
         """What selection looks at."""

@@ -55,7 +55,10 @@ def _or_none(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class FinalRows(Sequence[Row]):
-    """The rows in the order of the candidates, each made when it is asked for. ranks: (n,) by place, 0 for none."""
+    """The rows in the order of the candidates, each made when it is asked for.
+
+    ranks: (n,) by place, 0 for none; known: candidate that relaxed into a crystal of the lake -> its name there.
+    """
 
     prepared: Prepared
     results: Mapping[str, Row]
@@ -63,6 +66,7 @@ class FinalRows(Sequence[Row]):
     ranks: NDArray[np.uint32]
     selection: Selection
     repeated: Mapping[str, str]
+    known: Mapping[str, str]
     theory: str
     kappa: float
     ledger: Ledger
@@ -105,7 +109,7 @@ class FinalRows(Sequence[Row]):
             "stage_dropped": None if drop is None else drop.stage,
             "reason": None if drop is None else drop.text,
             "duplicate_of": self.repeated.get(name) or self.prepared.duplicate_of.get(name),
-            "in_lake": self.prepared.in_lake.get(name),
+            "in_lake": self.known.get(name) or self.prepared.in_lake.get(name),
             "shard": None if shard == NO_SHARD else shard,
             "shortlisted": name in self.selection.chosen,
             "chosen_by": self.selection.chosen.get(name),

@@ -20,10 +20,11 @@ from gnn.screening.dedupe import Crystal, duplicates, known_among
 from gnn.screening.filters import geometry_reason
 from gnn.screening.gather import Inputs, Unreadable, gather
 from gnn.screening.ledger import Ledger
+from gnn.screening.library import lake_library
 from gnn.screening.names import Names, links
 from gnn.screening.plan import NO_SHARD, Plan, number_of_shards, plan_shards
 from gnn.screening.preparation import PLAN_NAME, Prepared, keep_prepared, kept_key, read_prepared
-from gnn.screening.references import lake_crystals, lake_entries, lake_formulas, reference_candidates
+from gnn.screening.references import lake_entries, reference_candidates
 from gnn.screening.shelf import Shelf, ShelfBuilder, formula_hash, shared
 
 PREPARATION_VERSION = 1
@@ -173,12 +174,10 @@ def _in_lake(
     shelf: Shelf, ledger: Ledger, formulas: NDArray[np.int64], spec: CampaignSpec, inputs: Inputs
 ) -> dict[str, str]:
     """Candidates that the lake holds -> the structure there."""
-    by_hash = {formula_hash(formula): formula for formula in lake_formulas(inputs.lake, inputs.versions)}
-    is_shared = np.isin(formulas, np.array(list(by_hash), dtype=np.int64))
-    wanted = {by_hash[int(number)] for number in np.unique(formulas[ledger.places()]) if int(number) in by_hash}
-    library = lake_crystals(inputs.lake, inputs.versions, wanted) if wanted else []
+    library = lake_library(inputs.lake, inputs.versions)(formulas[ledger.places()])
     if not library:
         return {}
+    is_shared = np.isin(formulas, [formula_hash(crystal.formula) for crystal in library])
     rows = shelf.each(lambda place: ledger.is_in(place) and bool(is_shared[place]))
     return known_among((_crystal(row.candidate_id, row) for _, row in rows), library, spec.dedupe)
 

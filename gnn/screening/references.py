@@ -17,7 +17,6 @@ from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 from gnn.screening.campaign import FilterSpec
 from gnn.screening.candidates import Candidate
-from gnn.screening.dedupe import Crystal
 from gnn.screening.filters import energy_reason, geometry_reason, uncertainty_reason
 from gnn.screening.final_rows import relaxed_geometry
 from gnn.screening.hull import HullEntry, ReferenceHull
@@ -231,22 +230,3 @@ def dft_hull(
         f"no reference energy at {theory} for {', '.join(missing)}: candidates that hold them get no hull distance"
     ]
     return hull, [*(notes if missing else []), *entries.notes]
-
-
-def lake_formulas(lake: Lake, versions: Mapping[str, int]) -> set[str]:
-    """Reduced formulas of what the lake holds."""
-    tables = (lake.read(dataset, version, columns=["formula"]) for dataset, version in versions.items())
-    return {str(formula) for table in tables for formula in pc.unique(table["formula"]).to_pylist()}
-
-
-def lake_crystals(lake: Lake, versions: Mapping[str, int], formulas: Collection[str]) -> list[Crystal]:
-    """Bulk crystals of the lake with one of `formulas`, as something to compare candidates with."""
-    columns = ["structure_id", "formula", "numbers", "positions", "cell", "pbc"]
-    wanted = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
-    return [
-        Crystal(f"{dataset}:{row['structure_id'][:12]}", *arrays_of(row))
-        for dataset, version in versions.items()
-        for batch in lake.record_batches(dataset, version, BATCH_ROWS, columns, wanted)
-        for row in batch.to_pylist()
-        if all(row["pbc"])
-    ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gnn.screening.campaign import CampaignSpec
 from gnn.screening.conclude import Conclusion, conclude
+from gnn.screening.dedupe import Crystal
 from gnn.screening.final import write_dft_inputs, write_tables
 from gnn.screening.gather import Inputs
 from gnn.screening.hull import HullEntry, ReferenceHull
@@ -135,6 +136,27 @@ def test_relaxing_into_another_candidate(make_spec: MakeSpec, ready: Prepared) -
     rows = {row["candidate_id"]: row for row in conclusion.rows}
     assert (rows[pair[0]]["stage_dropped"], rows[pair[0]]["duplicate_of"]) == ("distinct_relaxed", pair[1])
     assert rows[pair[1]]["stage_dropped"] != "distinct_relaxed"
+
+
+@pytest.mark.parametrize("novel_only", [True, False])
+def test_relaxing_into_a_crystal_of_the_lake(make_spec: MakeSpec, ready: Prepared, novel_only: bool) -> None:
+    """A candidate that was new as it came need not be so as it relaxed."""
+    first, other = [name for name in ready.ledger.alive if ready.candidates[name].formula == "AlCu"][:2]
+    target = ready.candidates[other]
+    known = Crystal("metals:0123", target.numbers, 1.03 * target.positions, 1.03 * target.cell)
+    results = all_results(ready, energy=-3.55)
+    del results[other]
+    geometry = {"positions": target.positions.ravel().tolist(), "cell": target.cell.ravel().tolist()}
+    results[first] = {**result(ready, first, -3.6), **geometry}
+    spec = make_spec(filters={"novel_only": novel_only})
+    conclusion = conclude(spec, ready, results, hull(), "t", lambda _: [known])
+    check(conclusion, ready)
+    row = conclusion.rows.by_id[first]
+    assert row["in_lake"] == "metals:0123"
+    assert [r["candidate_id"] for r in conclusion.rows if r["in_lake"] is not None] == [first]
+    if novel_only:
+        assert row["reason"] == "relaxed into a crystal of the lake: metals:0123"
+    assert (row["stage_dropped"] == "novel_relaxed") is novel_only
 
 
 @pytest.mark.parametrize(("mode", "dropped"), [("cell", 1), ("positions", 0), ("none", 0)])

@@ -12,17 +12,18 @@ from gnn.lake.table import Lake
 from gnn.screening.campaign import DedupeSpec, FilterSpec
 from gnn.screening.candidates import Candidate
 from gnn.screening.comparison import dft_comparisons
+from gnn.screening.library import lake_library
 from gnn.screening.prototypes import ELEMENTAL
 from gnn.screening.references import (
     counts_of,
     dft_hull,
     entry_of_row,
-    lake_crystals,
     lake_entries,
     model_entries,
     pinned_versions,
     reference_candidates,
 )
+from gnn.screening.shelf import formula_hash
 from gnn.screening.tables import CANDIDATE_SCHEMA
 from gnn.structures.atoms import atoms_to_record
 from gnn.structures.cards import generic_card
@@ -137,8 +138,10 @@ def test_entries_keep_volume_and_origin(lake: Lake) -> None:
 
 
 def test_crystals_of_some_formulas(lake: Lake) -> None:
-    crystals = lake_crystals(lake, pinned_versions(lake, (), "pbe"), {"AlCu", "Al"})
-    assert sorted(crystal.formula for crystal in crystals) == ["Al", "Al", "AlCu"]
+    library = lake_library(lake, pinned_versions(lake, (), "pbe"))
+    found = library(np.array([formula_hash("AlCu"), formula_hash("Al"), formula_hash("Xe")]))
+    assert sorted(crystal.formula for crystal in found) == ["Al", "Al", "AlCu"]
+    assert library(np.array([formula_hash("Xe")])) == []
 
 
 def final_row(atoms: Atoms, formation: float, **more: object) -> dict:
