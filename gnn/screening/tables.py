@@ -75,7 +75,8 @@ CANDIDATE_SCHEMA = pa.schema(
 """The final table. Energies in eV/atom, cpu_s in seconds, positions and cell in Å, relaxed where there is an energy.
 
 stage_dropped and reason are null for the shortlist; rank counts from 1 over all whose hull distance could be trusted;
-in_lake names a structure of the lake that is the same as it relaxed (near the hull) or as it came; chosen_by is rank or exploration.
+in_lake names a structure of the lake that is the same as it relaxed (near the hull) or as it came; chosen_by is rank or
+exploration.
 """
 
 
