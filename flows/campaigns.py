@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, ShardCounts
 from flows.settings import Home
 from gnn.errors import InputError, SluiceError
-from gnn.files import digest, file_sha256, write_text
+from gnn.files import write_text
 from gnn.overlay import dotted
 from gnn.screening.campaign import NAME, CampaignSpec
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
@@ -221,13 +221,13 @@ def _theory(spec: CampaignSpec, manifest: CheckpointManifest) -> str:
 
 def _foreign_pin(spec: CampaignSpec) -> ModelPin:
     """The pin of a foreign model, which is opened once a process: a mistake shows before the campaign begins."""
-    from gnn.potentials.foreign import foreign, opened
+    from gnn.potentials.foreign import foreign, foreign_digest, opened
 
     name = spec.model.removeprefix(FOREIGN)
     potential = foreign(name)
     if spec.theory is not None and spec.theory != potential.theory:
         raise InputError(f"model {spec.model} has the theory {potential.theory}, not {spec.theory!r}")
-    sha256 = _foreign_digest(name, potential)
+    sha256 = foreign_digest(name, potential)
     if (key := (sha256, potential.theory)) not in _potentials:
         _potentials[key] = opened(name)
     return ModelPin(
@@ -239,14 +239,6 @@ def _foreign_pin(spec: CampaignSpec) -> ModelPin:
         path=None,
         foreign=name,
     )
-
-
-def _foreign_digest(name: str, potential: Potential) -> str:
-    """What tells one foreign model from another: its name and what it knows, and its file where its name has one."""
-    model = name.partition(":")[2]
-    known = {"foreign": name, "theory": potential.theory, "elements": sorted(potential.elements)}
-    path = Path(model)
-    return digest(known | ({"file": file_sha256(path)} if model and path.is_file() else {}))
 
 
 _potentials: dict[tuple[str, str], Potential] = {}
@@ -267,10 +259,10 @@ def potential_of(model: ModelPin, home: Home) -> Potential:
 
 def _loaded(model: ModelPin, home: Home) -> Potential:
     if model.foreign is not None:
-        from gnn.potentials.foreign import foreign
+        from gnn.potentials.foreign import foreign, foreign_digest
 
         potential = foreign(model.foreign)
-        if _foreign_digest(model.foreign, potential) != model.sha256:
+        if foreign_digest(model.foreign, potential) != model.sha256:
             raise SluiceError(f"{model.uri} is another model than the campaign began with; start anew with --fresh")
         return potential
     from gnn.potentials.load import load

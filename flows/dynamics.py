@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ase import Atoms
 
 from flows.cli.results import DynamicsResult, LostPathRow
-from flows.relax import open_potential
+from flows.relax import model_digest, open_potential
 from flows.settings import Home
 from flows.structure_bar import structure_bar
-from flows.structure_files import read_structures, refuse_output, write_structures
+from flows.structure_files import read_structures, refuse_output
+from flows.structure_journal import StructureJournal, work_of
 from gnn.simulation.dynamics import DynamicsSettings, Trajectory, move_many
 
 
@@ -30,28 +31,39 @@ def move_file(
 ) -> DynamicsResult:
     """Move every structure of `file` with `model` and write the frames to `output`, path by path in the file's order.
 
+    The same call goes on from the paths that were finished when it was stopped.
+
     Raises:
-        InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model has no forces.
+        InputError: the file cannot be read, the output cannot be written as extended XYZ, the model has no forces, or
+            what is finished belongs to other work.
+        SluiceError: the file system refuses.
     """
     started = time.monotonic()
     refuse_output(output, file)
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
-    with structure_bar("moving", len(structures), "given up") as advance:
-        paths = move_many(
-            structures, potential, settings, max_atoms, on_result=lambda _, path: advance(path.failure is None)
-        )
-    frames = frames_of(paths, settings)
-    write_structures(output, frames)
+    sha256 = model_digest(model, potential, home)
+    journal = StructureJournal(output, work_of("md", file, sha256, potential.theory, dtype, asdict(settings)))
+    left = sorted(set(range(len(structures))) - journal.finished())
+    with structure_bar("moving", len(left), "given up") as advance, journal.keeping() as keep:
+
+        def finished(number: int, path: Trajectory) -> None:
+            told = {"frames": len(path.frames), "failure": path.failure, "reason": path.reason}
+            keep(number, frames_of(number, path, settings), told)
+            path.frames.clear()
+            advance(path.failure is None)
+
+        move_many(structures, potential, settings, max_atoms, finished, left)
+    paths = journal.write()
     lost = [
-        LostPathRow(path=number, failure=path.failure, reason=path.reason or "")
-        for number, path in enumerate(paths)
-        if path.failure is not None
+        LostPathRow(path=path["index"], failure=path["failure"], reason=path["reason"] or "")
+        for path in paths
+        if path["failure"] is not None
     ]
     return DynamicsResult(
         model=model,
         n_structures=len(paths),
-        n_frames=len(frames),
+        n_frames=sum(path["frames"] for path in paths),
         failed=len(lost),
         reasons=dict(Counter(one.failure for one in lost)),
         lost=lost,
@@ -60,11 +72,8 @@ def move_file(
     )
 
 
-def frames_of(paths: Sequence[Trajectory], settings: DynamicsSettings) -> list[Atoms]:
-    """All frames, with the number of the path and the step in `info`."""
-    frames = []
-    for number, path in enumerate(paths):
-        for k, atoms in enumerate(path.frames, start=1):
-            atoms.info |= {"path": number, "step": min(k * settings.every, settings.steps)}
-            frames.append(atoms)
-    return frames
+def frames_of(number: int, path: Trajectory, settings: DynamicsSettings) -> list[Atoms]:
+    """The frames of a path, with its number and the step in `info`."""
+    for k, atoms in enumerate(path.frames, start=1):
+        atoms.info |= {"path": number, "step": min(k * settings.every, settings.steps)}
+    return path.frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from ase import Atoms
 from flows.cli.results import RelaxResult
 from flows.settings import Home
 from flows.structure_bar import structure_bar
-from flows.structure_files import read_structures, refuse_output, write_structures
+from flows.structure_files import read_structures, refuse_output
+from flows.structure_journal import StructureJournal, work_of
 from gnn.errors import InputError
 from gnn.simulation.relax import Relaxed, RelaxSettings, relax_many
 
@@ -45,6 +47,18 @@ def open_potential(
     return load(resolve(model, home), theory=theory, device=device, dtype=dtype)
 
 
+def model_digest(model: str, potential: Potential, home: Home) -> str:
+    """What tells the opened model from what its name may mean tomorrow."""
+    if model.startswith(FOREIGN):
+        from gnn.potentials.foreign import foreign_digest
+
+        return foreign_digest(model.removeprefix(FOREIGN), potential)
+    from flows.registry import resolve
+    from gnn.training.checkpoint import read_manifest
+
+    return read_manifest(resolve(model, home)).sha256
+
+
 def relax_file(
     model: str,
     file: Path,
@@ -58,30 +72,36 @@ def relax_file(
 ) -> RelaxResult:
     """Relax every structure of `file` with `model` and write all of them to `output`, in their order.
 
+    The same call goes on from what was finished when it was stopped.
+
     Raises:
-        InputError: the file cannot be read, the output cannot be written as extended XYZ, or the model cannot relax.
+        InputError: the file cannot be read, the output cannot be written as extended XYZ, the model cannot relax, or
+            what is finished belongs to other work.
+        SluiceError: the file system refuses.
     """
     started = time.monotonic()
     refuse_output(output, file)
     structures = read_structures(file)
     potential = open_potential(model, home, theory, device, dtype)
-    with structure_bar("relaxing", len(structures), "not converged") as advance:
-        results = relax_many(
-            structures,
-            potential,
-            settings,
-            max_atoms,
-            on_result=lambda _, result: advance(result.converged),
-            final=potential if "uncertainty" in potential.provides else None,
-        )
-    frames = [frame(result) for result in results]
-    write_structures(output, frames)
+    sha256 = model_digest(model, potential, home)
+    journal = StructureJournal(output, work_of("relax", file, sha256, potential.theory, dtype, asdict(settings)))
+    left = sorted(set(range(len(structures))) - journal.finished())
+    with structure_bar("relaxing", len(left), "not converged") as advance, journal.keeping() as keep:
+
+        def finished(k: int, result: Relaxed) -> None:
+            keep(left[k], [frame(result)], {"outcome": result.outcome, "failed": result.failed})
+            advance(result.converged)
+
+        final = potential if "uncertainty" in potential.provides else None
+        relax_many([structures[k] for k in left], potential, settings, max_atoms, finished, final)
+    results = journal.write()
+    outcomes = Counter(result["outcome"] for result in results)
     return RelaxResult(
         model=model,
         n_structures=len(results),
-        converged=sum(result.converged for result in results),
-        failed=sum(result.failed for result in results),
-        reasons=dict(Counter(result.outcome for result in results if not result.converged)),
+        converged=outcomes.pop("converged", 0),
+        failed=sum(result["failed"] for result in results),
+        reasons=dict(outcomes),
         output=str(output),
         wall_s=round(time.monotonic() - started, 3),
     )

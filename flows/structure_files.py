@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,20 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.constraints import FixAtoms
+from numpy.typing import NDArray
 
-from gnn.errors import InputError, SluiceError
-from gnn.files import write_atomically
+from gnn.errors import InputError
 from gnn.structures.readers.ase_atoms import fixed_mask, is_disordered
 from gnn.structures.readers.extxyz import OTHER_NAMES, read_atoms
+from gnn.structures.readers.lookup import can_be, labels_named
 from gnn.structures.readers.raw import DISORDERED
 
 SUFFIXES = (".extxyz", ".xyz")
 VERDICTS = ("converged", "steps", "outcome", "fmax", "reason", "uncertainty")
 """What an earlier relaxation wrote about itself."""
 LABELS = frozenset({*all_properties, *OTHER_NAMES, *OTHER_NAMES.values(), *VERDICTS})
+OF_THE_GEOMETRY = frozenset({"energy", "free_energy", "forces", "stress", "virial", "magmoms", "charges"})
+"""Labels that another geometry does not have, whatever people call them."""
 
 
 def refuse_output(output: Path, file: Path) -> None:
@@ -101,27 +103,28 @@ def read_by_readers(file: Path) -> list[Atoms]:
 
 
 def unlabelled(atoms: Atoms) -> Atoms:
-    """The structure without labels, verdicts, and arrays that extended XYZ cannot hold."""
+    """The structure without labels, verdicts, and what extended XYZ cannot hold."""
     atoms.calc = None
-    atoms.info = {name: value for name, value in atoms.info.items() if name not in LABELS}
-    for name in [name for name, values in atoms.arrays.items() if name in LABELS or values.ndim > 2]:
-        del atoms.arrays[name]
+    kept = {name: value for name, value in atoms.info.items() if isinstance(name, str)}
+    atoms.info = {name: value for name, value in kept.items() if not is_of_the_geometry(name, value)}
+    for name, values in list(atoms.arrays.items()):
+        if is_of_the_geometry(name, values) or not fits_in_columns(values):
+            del atoms.arrays[name]
     return atoms
 
 
-def write_structures(output: Path, structures: Sequence[Atoms]) -> None:
-    """Write them as extended XYZ in one stroke.
+def is_of_the_geometry(name: str, value: Any) -> bool:
+    """Whether a value is a label, or a verdict of an earlier relaxation, under any of its usual names."""
+    if name in LABELS:
+        return True
+    return any(label in OF_THE_GEOMETRY and can_be(label, value) for label in labels_named(name))
 
-    Fixed atoms are written as such, whatever constraint held them; line breaks in texts become spaces.
 
-    Raises:
-        SluiceError: the file system refuses.
-    """
-    written = [writable(atoms) for atoms in structures]
-    try:
-        write_atomically(output, lambda path: ase.io.write(path, written, format="extxyz"))
-    except OSError as error:
-        raise SluiceError(f"{output} cannot be written: {error.strerror or error}") from None
+def fits_in_columns(values: NDArray[Any]) -> bool:
+    """Whether an array of the atoms can be read again from columns: a text must be one word."""
+    if values.ndim > 2:
+        return False
+    return values.dtype.kind not in "USO" or all(len(str(value).split()) == 1 for value in values.flat)
 
 
 def writable(atoms: Atoms) -> Atoms:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, say, show, speaks_plainly
+from flows.cli.output import JsonOption, goes_on, say, show
 from flows.cli.potential_options import (
     DeviceOption,
     DtypeOption,
@@ -22,7 +22,7 @@ MOST_TOLD = 5
 """Structures that were given up whose reason is said."""
 
 
-@speaks_plainly
+@goes_on
 def md(
     model: ModelArgument,
     file: StructuresArgument,
@@ -39,7 +39,10 @@ def md(
     max_atoms: MaxAtomsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Molecular dynamics of every structure of a file, cells fixed; frames are written, path by path."""
+    """Molecular dynamics of every structure of a file, cells fixed; frames are written, path by path.
+
+    The same command goes on from the paths that were finished when it was stopped.
+    """
     from flows.dynamics import move_file
     from flows.settings import find_home
     from gnn.simulation.dynamics import DynamicsSettings

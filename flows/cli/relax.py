@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, say, show, speaks_plainly
+from flows.cli.output import JsonOption, goes_on, say, show
 from flows.cli.potential_options import (
     DeviceOption,
     DtypeOption,
@@ -19,7 +19,7 @@ from flows.cli.potential_options import (
 from flows.cli.results import RelaxResult
 
 
-@speaks_plainly
+@goes_on
 def relax(
     model: ModelArgument,
     file: StructuresArgument,
@@ -36,7 +36,10 @@ def relax(
     max_atoms: MaxAtomsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Relax every structure of a file; all of them are written, in their order."""
+    """Relax every structure of a file; all of them are written, in their order.
+
+    The same command goes on from the structures that were finished when it was stopped.
+    """
     from flows.relax import relax_file
     from flows.settings import find_home
     from gnn.simulation.relax import RelaxSettings

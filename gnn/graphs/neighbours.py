@@ -62,6 +62,7 @@ def neighbour_list(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -
 
 
 _finders = local()
+NOT_FINITE = "positions or cell are not finite, so they have no neighbour list"
 
 
 def _finder(cutoff: float) -> NeighborList:
@@ -76,7 +77,7 @@ def _check(positions: Floats, cell: Floats, pbc: Bools, cutoff: float) -> None:
     if not cutoff > 0:
         raise InputError(f"a cutoff of {cutoff} Å finds no neighbours; give a positive one")
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-        raise InputError("positions or cell are not finite, so they have no neighbour list")
+        raise InputError(NOT_FINITE)
     check_cell(cell, pbc)
 
 

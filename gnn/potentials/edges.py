@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnn.errors import InputError
 from gnn.graphs.batch import Batch
-from gnn.graphs.neighbours import Edges, neighbour_list
+from gnn.graphs.neighbours import NOT_FINITE, Edges, neighbour_list
 from gnn.structures.record import Bools, Floats
 
 SKIN = 0.6
@@ -90,7 +91,13 @@ class EdgeKeeper:
             self._together = None
 
     def batch(self, now: Frame) -> tuple[Batch, Tensor]:
-        """The frame as a batch, and the shortest edge of each structure (B,), Å, infinite where there is none."""
+        """The frame as a batch, and the shortest edge of each structure (B,), Å, infinite where there is none.
+
+        Raises:
+            InputError: positions or cells are not finite.
+        """
+        if not (now.positions.isfinite().all() and now.cell.isfinite().all()):
+            raise InputError(NOT_FINITE)
         structure = now.structure
         candidates = self._candidates(now, structure)
         vectors = now.positions[candidates.senders] - now.positions[candidates.receivers]

@@ -20,6 +20,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from gnn.errors import InputError, SluiceError, told
+from gnn.files import digest, file_sha256
 from gnn.graphs.batch import Batch
 from gnn.models.device import device_of
 from gnn.potentials.potential import (
@@ -175,6 +176,14 @@ def opened(name: str, device: str = "cpu") -> Potential:
     if isinstance(potential, CalculatorPotential):
         potential.prepare()
     return potential
+
+
+def foreign_digest(name: str, potential: Potential) -> str:
+    """What tells one foreign model from another: its name and what it knows, and its file where its name has one."""
+    model = name.partition(":")[2]
+    known = {"foreign": name, "theory": potential.theory, "elements": sorted(potential.elements)}
+    path = Path(model)
+    return digest(known | ({"file": file_sha256(path)} if model and path.is_file() else {}))
 
 
 def required(module: str, extra: str) -> Any:

@@ -8,7 +8,7 @@ random numbers, so its path does not depend on what else is in the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,6 +77,7 @@ def move_many(
     settings: DynamicsSettings | None = None,
     max_atoms: int | None = None,
     on_result: OnTrajectory | None = None,
+    only: Collection[int] | None = None,
 ) -> list[Trajectory]:
     """Move every structure; trajectories in the order given.
 
@@ -87,6 +88,7 @@ def move_many(
         settings: how.
         max_atoms: atoms that are evaluated at one time.
         on_result: called with the index and the trajectory of each structure once those beside it have ended too.
+        only: indices of those that are moved, all if None; the paths of the others stay empty.
 
     Raises:
         InputError: the potential gives no forces, or a structure has a constraint that cannot be kept.
@@ -97,9 +99,10 @@ def move_many(
     refuse_loose_constraints(atoms_list)
     warn_of_inherited_elements(atoms_list, potential)
     tell = on_result or _nobody_asked
+    wanted = range(len(atoms_list)) if only is None else sorted(only)
     trajectories = [_at_the_start(atoms, potential) for atoms in atoms_list]
-    refused = [index for index, trajectory in enumerate(trajectories) if trajectory.failure is not None]
-    fit = sorted(set(range(len(atoms_list))) - set(refused))
+    refused = [index for index in wanted if trajectories[index].failure is not None]
+    fit = sorted(set(wanted) - set(refused))
     for index in refused:
         tell(index, trajectories[index])
     evaluator = Evaluator(potential, max_atoms or usual_max_atoms(potential.device))
@@ -129,8 +132,18 @@ def groups(atoms_list: Sequence[Atoms], indices: Sequence[int], max_atoms: int) 
 
 
 def _at_the_start(atoms: Atoms, potential: Potential) -> Trajectory:
-    found = unfit(atoms, potential)
+    found = unfit(atoms, potential) or _immovable(atoms)
     return Trajectory() if found is None else Trajectory([], *found)
+
+
+def _immovable(atoms: Atoms) -> tuple[Failure, str] | None:
+    """Why a structure has no path, though it has an energy; None where it has one."""
+    masses = atoms.get_masses()
+    if not (np.isfinite(masses).all() and (masses > 0).all()):
+        return "error", "a mass is not a positive number"
+    if not np.isfinite(atoms.get_momenta()).all():
+        return "non_finite", "momenta are not finite"
+    return None
 
 
 class _Run:

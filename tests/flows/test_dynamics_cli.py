@@ -8,6 +8,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from typer.testing import CliRunner, Result
 
@@ -89,3 +90,41 @@ def test_wrong_input_is_one_line_and_exit_2(crystals: Path, tmp_path: Path, opti
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.extxyz").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_paths_that_are_finished_are_not_moved_again(
+    crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed command goes on, and ends in what it would have ended in."""
+    import flows.dynamics
+
+    words = ["--steps", "6", "--every", "3", "--max-atoms", "2"]
+    assert run("foreign:emt", crystals, "-o", tmp_path / "whole.extxyz", *words).exit_code == 0
+    frames_of = flows.dynamics.frames_of
+
+    def stopping(number: int, *args: object) -> list[Atoms]:
+        if number == 2:
+            raise KeyboardInterrupt
+        return frames_of(number, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flows.dynamics, "frames_of", stopping)
+        assert run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", *words).exit_code == 130
+    result = run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz", *words, "--json")
+    summary = DynamicsResult.model_validate(json.loads(result.stdout))
+    assert (summary.n_structures, summary.n_frames, summary.failed) == (3, 4, 1)
+    assert (tmp_path / "out.extxyz").read_text() == (tmp_path / "whole.extxyz").read_text()
+
+
+@pytest.mark.usefixtures("home")
+def test_what_cannot_move_is_given_up_at_the_start(tmp_path: Path) -> None:
+    wild, weightless = bulk("Cu"), bulk("Cu")
+    wild.set_momenta([[np.nan, 0.0, 0.0]])
+    weightless.set_masses([0.0])
+    ase.io.write(tmp_path / "in.extxyz", [wild, weightless, bulk("Cu")])
+    result = run("foreign:emt", tmp_path / "in.extxyz", "-o", tmp_path / "out.extxyz", "--steps", "2", "--every", "1")
+    assert result.exit_code == 0
+    assert "structure 0: momenta are not finite" in result.stderr
+    assert "structure 1: a mass is not a positive number" in result.stderr
+    assert [frame.info["path"] for frame in ase.io.read(tmp_path / "out.extxyz", ":")] == [2, 2]

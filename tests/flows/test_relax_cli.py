@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.constraints import FixCartesian
 from typer.testing import CliRunner, Result
@@ -16,9 +21,10 @@ from flows.cli.main import app
 from flows.cli.results import RelaxResult
 from flows.relax import frame, open_potential
 from flows.settings import Home
-from flows.structure_files import read_structures
+from flows.structure_files import read_structures, unlabelled
+from flows.structure_journal import Keep, StructureJournal, in_extxyz
 from gnn.errors import InputError
-from gnn.simulation.relax import relax_many
+from gnn.simulation.relax import Relaxed, relax_many
 
 
 def run(*arguments: str | Path) -> Result:
@@ -212,3 +218,98 @@ def test_what_ase_does_not_know_is_read_by_the_readers(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,cif\n1,nothing\n")
     with pytest.raises(InputError, match=r"a\.csv, structure 0 cannot be read"):
         read_structures(tmp_path / "a.csv")
+
+
+def test_labels_under_names_of_other_packages_are_left_out() -> None:
+    """They are of the geometry before; the charge of the whole is not."""
+    atoms = bulk("Cu", a=3.5, cubic=True)
+    atoms.info = {"REF_energy": -14.9, "dft_virial": np.eye(3), "charge": 1, "config_type": "bulk", 3: "no name"}
+    atoms.arrays["REF_forces"] = np.ones((4, 3))
+    atoms.arrays["residuenames"] = np.array(["", "", "", ""])
+    atoms.arrays["site"] = np.array(["a", "b", "c", "d"])
+    kept = unlabelled(atoms)
+    assert kept.info == {"charge": 1, "config_type": "bulk"}
+    assert kept.arrays.keys() == {"numbers", "positions", "site"}
+    (read,) = ase.io.read(StringIO(in_extxyz([kept])), ":", format="extxyz")
+    assert read.arrays["site"].tolist() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.usefixtures("home")
+def test_a_link_stays_a_link(crystals: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.extxyz").write_text("old")
+    (tmp_path / "out.extxyz").symlink_to(tmp_path / "real.extxyz")
+    assert run("foreign:emt", crystals, "-o", tmp_path / "out.extxyz").exit_code == 0
+    assert (tmp_path / "out.extxyz").is_symlink()
+    assert len(ase.io.read(tmp_path / "real.extxyz", ":")) == 4
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many structures each relaxation was given."""
+    import flows.relax
+
+    given: list[int] = []
+
+    def counting(structures: list[Atoms], *args: Any) -> list[Relaxed]:
+        given.append(len(structures))
+        return relax_many(structures, *args)
+
+    monkeypatch.setattr(flows.relax, "relax_many", counting)
+    return given
+
+
+@pytest.mark.usefixtures("home")
+def test_a_stopped_command_goes_on_where_it_was(
+    crystals: Path, tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, output = tmp_path / "whole.extxyz", tmp_path / "out.extxyz"
+    assert run("foreign:emt", crystals, "-o", whole, "--max-atoms", "4").exit_code == 0
+    keep = StructureJournal.keeping
+
+    @contextmanager
+    def stopping(self: StructureJournal) -> Iterator[Keep]:
+        with keep(self) as append:
+
+            def stop_after_two(index: int, frames: list[Atoms], facts: dict[str, Any]) -> None:
+                if len(self.finished()) == 2:
+                    raise KeyboardInterrupt
+                append(index, frames, facts)
+
+            yield stop_after_two
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StructureJournal, "keeping", stopping)
+        stopped = run("foreign:emt", crystals, "-o", output, "--max-atoms", "4")
+    assert stopped.exit_code == 130
+    assert "the same command goes on from here" in stopped.stderr
+    assert not output.exists()
+    other = run("foreign:emt", crystals, "-o", output, "--fmax", "0.01")
+    assert other.exit_code == 2
+    assert "out.extxyz.part holds records of other work" in other.stderr
+    assert run("foreign:emt", crystals, "-o", output, "--max-atoms", "4", "--json").exit_code == 0
+    assert counted == [4, 4, 2]
+    assert output.read_text() == whole.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.extxyz", "out.extxyz", "whole.extxyz"]
+
+
+@pytest.mark.usefixtures("home")
+def test_a_damaged_line_costs_its_structure(crystals: Path, tmp_path: Path, counted: list[int]) -> None:
+    output = tmp_path / "out.extxyz"
+    assert run("foreign:emt", crystals, "-o", output).exit_code == 0
+    text = output.read_text()
+    part = tmp_path / "out.extxyz.part"
+    kept: list[bytes] = []
+    write = StructureJournal.write
+
+    def keeping_the_part(self: StructureJournal) -> list[dict[str, Any]]:
+        kept.append(part.read_bytes())
+        return write(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StructureJournal, "write", keeping_the_part)
+        run("foreign:emt", crystals, "-o", output)
+    header, first, *rest = kept[0].splitlines(keepends=True)
+    part.write_bytes(b"".join([header, first[:40] + b"\n", *rest]))
+    assert run("foreign:emt", crystals, "-o", output).exit_code == 0
+    assert counted == [4, 4, 1]
+    assert output.read_text() == text

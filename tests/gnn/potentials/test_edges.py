@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ase.build import bulk, fcc111, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.neighbours import neighbour_list
 from gnn.potentials.edges import EdgeKeeper, Frame, deformation_between
@@ -122,3 +125,14 @@ def test_the_shortest_edge_is_the_shortest_distance() -> None:
 def test_no_cell_has_no_deformation() -> None:
     zero = torch.zeros(1, 3, 3, dtype=torch.float64)
     assert torch.equal(deformation_between(zero, zero)[0], torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("what", ["positions", "cell"])
+def test_what_is_not_finite_has_no_edges_at_any_moment(what: str) -> None:
+    """Not at the first search only: an atom that is nowhere would lose its edges in silence."""
+    keeper = EdgeKeeper(CUTOFF)
+    atoms = bulk("Cu", a=3.6)
+    now = frame({0: atoms})
+    keeper.batch(now)
+    with pytest.raises(InputError, match="not finite"):
+        keeper.batch(replace(now, **{what: getattr(now, what) * torch.nan}))
