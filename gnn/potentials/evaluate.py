@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from ase import Atoms
 
+from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.collate import batch_of_atoms
 from gnn.potentials.potential import (
@@ -29,7 +30,13 @@ MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 def predict_atoms(
     potential: Potential, atoms_list: Sequence[Atoms], max_atoms: int | None = None
 ) -> list[AtomsPrediction]:
-    """Predictions for `atoms_list` in their order; see `Potential.predict_atoms`."""
+    """Predictions for `atoms_list` in their order; see `Potential.predict_atoms`.
+
+    Raises:
+        InputError: a structure has no atoms, or elements that the potential does not know.
+    """
+    if (empty := next((k for k, atoms in enumerate(atoms_list) if not len(atoms)), None)) is not None:
+        raise InputError(f"structure {empty} has no atoms, so nothing can be predicted of it")
     refuse_unknown_elements(atoms_list, potential.elements, potential.theory)
     warn_of_inherited_elements(atoms_list, potential)
     found: list[AtomsPrediction | None] = [None] * len(atoms_list)

@@ -94,7 +94,7 @@ class Potential(Protocol):
         """Everything it provides for each of `atoms_list`, in their order, at most `max_atoms` atoms at a time.
 
         Raises:
-            InputError: a structure holds elements it does not know.
+            InputError: a structure holds elements it does not know, or no atoms.
         """
         ...
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnn.errors import InputError
 from gnn.potentials.evaluate import halving, is_out_of_memory, packs
 from gnn.potentials.load import load
 
@@ -35,6 +37,11 @@ def test_the_batch_size_changes_nothing_and_the_order_stays(
         assert prediction.forces is not None
         assert prediction.forces.shape == (len(atoms), 3)
         assert (prediction.stress is None) == (not atoms.pbc.all())
+
+
+def test_a_structure_without_atoms_is_told(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="structure 1 has no atoms"):
+        load(checkpoint).predict_atoms([bulk("Cu"), Atoms()])
 
 
 def test_nothing_in_nothing_out(checkpoint: Path) -> None:
