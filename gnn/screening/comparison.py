@@ -14,7 +14,7 @@ from gnn.lake.table import Lake
 from gnn.screening.campaign import DedupeSpec
 from gnn.screening.dedupe import Crystal, known_among
 from gnn.screening.hull import ReferenceHull
-from gnn.screening.references import entry_of_row, lake_entries, pinned_versions
+from gnn.screening.references import entry_of_row, lake_entries, neutral_rows, pinned_versions, sound_rows
 from gnn.screening.report.context import DftComparison
 from gnn.screening.tables import arrays_of
 
@@ -30,6 +30,8 @@ COLUMNS = [
     "stress",
     "n_atoms",
     "config_type",
+    "total_charge",
+    "flags",
 ]
 UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 """Words in `config_type` that mark geometries which no relaxation ends in."""
@@ -85,13 +87,14 @@ def _is_comparable(row: Row) -> bool:
 def _library(
     lake: Lake, versions: Mapping[str, int], theory: str, formulas: set[str]
 ) -> dict[str, tuple[Crystal, Row]]:
-    """Crystals of the lake by name, lowest energy first, without steps on the way of a relaxation."""
+    """Crystals of the lake by name, lowest energy first: what could be a hull's reference too, and no step of a relaxation."""
     rows: list[dict[str, Any]] = []
     comparable = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
     wanted = comparable & (pc.field("theory") == theory) & pc.field("energy").is_valid()
     for dataset, version in versions.items():
         for batch in lake.record_batches(dataset, version, columns=COLUMNS, where=wanted):
-            rows += [{**row, "dataset": dataset} for row in batch.to_pylist() if _is_finished(row)]
+            sound = sound_rows(neutral_rows(batch)).to_pylist()
+            rows += [{**row, "dataset": dataset} for row in sound if _is_finished(row)]
     rows.sort(key=lambda row: row["energy"] / row["n_atoms"])
     named = {f"{row['dataset']}:{row['structure_id']}": row for row in rows}
     return {name: (Crystal(name, *arrays_of(row), row["energy"] / row["n_atoms"]), row) for name, row in named.items()}

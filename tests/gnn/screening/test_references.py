@@ -187,6 +187,16 @@ def test_only_what_the_trained_version_holds_was_seen_in_training(lake: Lake) ->
     assert seen({"metals": 0}) == seen({"gone": 0}) == set()
 
 
+@pytest.mark.parametrize("refused", [{"flags": ("scf-unconverged",)}, {"total_charge": 1}])
+def test_what_is_no_reference_is_no_comparison_either(refused: dict, lake: Lake) -> None:
+    atoms = bulk("CuAl", "cesiumchloride", a=2.92)
+    record = atoms_to_record(labelled(atoms, -12.0), "broken", "pbe")
+    lake.append("broken", [replace(record, **refused)], generic_card("broken", "pbe"))
+    (found,) = dft_comparisons([final_row(atoms, -0.2)], lake, "pbe", {}, DedupeSpec())
+    assert found.origin == "compounds"
+    assert found.dft_formation_energy_per_atom == pytest.approx(-4.1 + (3.7 + 4.0) / 2)
+
+
 def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
     atoms = bulk("CuAl", "zincblende", a=5.5)
     for dataset, pressure_gpa in (("squeezed", -8.0), ("sheared", 0.0)):
