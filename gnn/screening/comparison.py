@@ -52,6 +52,7 @@ def dft_comparisons(
     trained_on: Mapping[str, int],
     spec: DedupeSpec,
     campaign_hull: ReferenceHull | None = None,
+    volume_window: float | None = None,
 ) -> list[DftComparison]:
     """Every relaxed candidate that the lake's newest versions hold at `theory`, with both formation energies.
 
@@ -63,6 +64,7 @@ def dft_comparisons(
         spec: when two crystals are the same.
         campaign_hull: the DFT hull that the campaign measured against, so that both distances are to the same hull;
             else the hull of what the lake holds now.
+        volume_window: share by which volumes of one crystal may differ; None where every cell relaxed to its own.
     """
     versions = pinned_versions(lake, (), theory)
     formulas = {row["formula"] for row in rows if _is_comparable(row)}
@@ -70,7 +72,7 @@ def dft_comparisons(
     shared = {row["formula"] for _, row in library.values()}
     relaxed = {row["candidate_id"]: row for row in rows if _is_comparable(row) and row["formula"] in shared}
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
-    found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
+    found = known_among(crystals, [crystal for crystal, _ in library.values()], spec, volume_window)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
     hull = campaign_hull or ReferenceHull(
         [entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows]
@@ -87,7 +89,7 @@ def _is_comparable(row: Row) -> bool:
 def _library(
     lake: Lake, versions: Mapping[str, int], theory: str, formulas: set[str]
 ) -> dict[str, tuple[Crystal, Row]]:
-    """Crystals of the lake by name, lowest energy first: what could be a hull's reference too, and no step of a relaxation."""
+    """Crystals of the lake by name, lowest energy first: what could be a reference, and no step of a relaxation."""
     rows: list[dict[str, Any]] = []
     comparable = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
     wanted = comparable & (pc.field("theory") == theory) & pc.field("energy").is_valid()
