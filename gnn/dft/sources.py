@@ -81,7 +81,7 @@ def _of_table(path: Path) -> list[Wanted]:
     names = set(pq.read_schema(path).names)
     columns = [name for name in (*TABLE_COLUMNS, *OPTIONAL_COLUMNS) if name in names]
     rows = pq.read_table(path, columns=columns).to_pylist()
-    if any(row.get("shortlisted") for row in rows):
+    if "shortlisted" in names:
         rows = [row for row in rows if row["shortlisted"]]
     return [_of_row(row, place) for place, row in enumerate(rows, start=1) if row["positions"] is not None]
 
