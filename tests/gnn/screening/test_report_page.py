@@ -217,6 +217,8 @@ def test_a_missing_column_is_named():
 def test_a_stage_whose_reasons_do_not_add_up_is_shown_as_such():
     assert "without a reason" in funnel_section([FunnelRow("x", 10, 4, {"a": 5})])
     assert "without a reason" not in funnel_section([FunnelRow("x", 10, 4, {"a": 6})])
+    assert "<b>6</b> without a reason" in funnel_section([FunnelRow("x", 10, 4)])
+    assert "without a reason" not in funnel_section([FunnelRow("x", 10, 10)])
 
 
 @pytest.mark.slow
