@@ -98,7 +98,15 @@ def report_context(folder: CampaignFolder) -> ReportContext:
     checkpoint = _checkpoint(folder, manifest)
     trained_on = {} if checkpoint is None else {entry.dataset: entry.version for entry in checkpoint.data.inputs}
     every, lake = EachRow(folder.root / CANDIDATES), Lake(folder.home.lake)
-    dft = dft_comparisons(every, lake, manifest.model.theory, trained_on, spec.dedupe, _dft_hull(spec, manifest))
+    dft = dft_comparisons(
+        every,
+        lake,
+        manifest.model.theory,
+        trained_on,
+        spec.dedupe,
+        _dft_hull(spec, manifest),
+        spec.relaxation.volume_window,
+    )
     table, left_out = rows_to_draw(every.path, {point.candidate_id for point in dft})
     return ReportContext(
         facts=_facts(folder, spec, manifest, left_out),

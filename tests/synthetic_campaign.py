@@ -78,7 +78,8 @@ def _rows() -> list[dict[str, object]]:
 
 def _hull_entries(rows: list[dict[str, object]]) -> list[HullEntry]:
     chosen = [row for row in rows if _unit(f"ref{row['candidate_id']}") < 0.35]
-    return [
+    elements = [HullEntry(symbol, {symbol: 1}, 0.0, "sample") for symbol in ELEMENTS]
+    return elements + [
         HullEntry(
             name=str(row["formula"]),
             composition=Counter(_symbols(row)),
@@ -99,7 +100,7 @@ def _add_hull_distances(rows: list[dict[str, object]], entries: list[HullEntry])
 
     made = [PDEntry("".join(f"{s}{n}" for s, n in e.composition.items()),
                     e.formation_energy_per_atom * sum(e.composition.values())) for e in entries]  # fmt: skip
-    diagram = PhaseDiagram([*made, *(PDEntry(symbol, 0.0) for symbol in ELEMENTS)])
+    diagram = PhaseDiagram(made)
     for row in rows:
         symbols = _symbols(row)
         entry = PDEntry("".join(symbols), float(row["formation_energy_per_atom"]) * len(symbols))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 from ase.constraints import FixAtoms
 
 from gnn.dft.engine import ELECTRONS, JobKind
 from gnn.dft.label import LabelJob
-from gnn.errors import InputError
+from gnn.errors import InputError, one_line
 from gnn.structures.atoms import record_to_atoms
 from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, read_records
@@ -72,18 +73,26 @@ def shortlist_file(path: Path) -> Path:
 
 
 def _read(path: Path) -> list[Wanted]:
-    if path.suffix == ".parquet" and set(TABLE_COLUMNS) <= set(pq.read_schema(path).names):
-        return _of_table(path)
-    return _of_file(path)
+    rows = _table_rows(path) if path.suffix == ".parquet" else None
+    return _of_file(path) if rows is None else _of_table(rows)
 
 
-def _of_table(path: Path) -> list[Wanted]:
-    names = set(pq.read_schema(path).names)
-    columns = [name for name in (*TABLE_COLUMNS, *OPTIONAL_COLUMNS) if name in names]
-    rows = pq.read_table(path, columns=columns).to_pylist()
-    if any(row.get("shortlisted") for row in rows):
-        rows = [row for row in rows if row["shortlisted"]]
-    return [_of_row(row, place) for place, row in enumerate(rows, start=1) if row["positions"] is not None]
+def _table_rows(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of a table of candidates; None of any other table."""
+    try:
+        names = set(pq.read_schema(path).names)
+        if not names.issuperset(TABLE_COLUMNS):
+            return None
+        columns = [name for name in (*TABLE_COLUMNS, *OPTIONAL_COLUMNS) if name in names]
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {one_line(error):.200}") from None
+    return rows
+
+
+def _of_table(rows: Sequence[dict[str, Any]]) -> list[Wanted]:
+    listed = [row for row in rows if row.get("shortlisted", True)]
+    return [_of_row(row, place) for place, row in enumerate(listed, start=1) if row["positions"] is not None]
 
 
 def _of_row(row: dict[str, Any], place: int) -> Wanted:

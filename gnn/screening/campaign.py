@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gnn.errors import InputError
 from gnn.files import digest
@@ -36,12 +36,23 @@ class Part(BaseModel):
         optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         return {key: None if value is False and key in optional else value for key, value in values.items()}
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        parts = value if isinstance(value, list | tuple) else [value]
+        flags = [part for part in parts if isinstance(part, bool)]
+        if flags and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"{str(flags[0]).lower()} cannot stand here")
+        return value
+
 
 class DerivativeSpec(Part):
     """A family of derivative superstructures: all orderings of `n_elements` elements on the parents' sites."""
 
     parents: list[str] = Field(default=list(PARENTS), description="of fcc, bcc, hcp, diamond")
-    n_elements: list[int] = Field(default=[2], description="how many different elements an arrangement has")
+    n_elements: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[2], description="how many different elements an arrangement has"
+    )
     min_sites: int = Field(default=2, ge=1, description="sites of the smallest cell")
     max_sites: int = Field(default=4, ge=1, le=LARGEST, description="sites of the largest cell")
 
@@ -51,6 +62,12 @@ class DerivativeSpec(Part):
         if unknown := [name for name in parents if name not in PARENTS]:
             raise ValueError(f"unknown parent {unknown[0]!r}; known: {', '.join(PARENTS)}")
         return parents
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> DerivativeSpec:
+        if self.min_sites > self.max_sites:
+            raise ValueError(f"min_sites = {self.min_sites} is above max_sites = {self.max_sites}")
+        return self
 
 
 class CandidateSpec(Part):
@@ -107,6 +124,12 @@ class CandidateSpec(Part):
         return names
 
     @model_validator(mode="after")
+    def _is_a_range(self) -> CandidateSpec:
+        if self.min_elements > self.max_elements:
+            raise ValueError(f"min_elements = {self.min_elements} is above max_elements = {self.max_elements}")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_source(self) -> CandidateSpec:
         if not (self.prototypes or self.derivatives or self.files or self.datasets):
             raise ValueError("no source of candidates: give prototypes, derivatives, files or datasets")
@@ -159,12 +182,19 @@ class FilterSpec(Part):
         default=(0.3, 3.0), description="volume over the sum of elemental volumes, before and after relaxation"
     )
     require_convergence: bool = Field(default=True, description="drop what did not converge")
-    max_uncertainty: float | None = Field(default=0.5, description="eV/atom; potentials without uncertainty pass")
+    max_uncertainty: float | None = Field(default=0.5, ge=0, description="eV/atom; potentials without uncertainty pass")
     max_formation_energy: float | None = Field(
-        default=5.0, description="eV/atom of either sign; beyond it a prediction is no physics"
+        default=5.0, ge=0, description="eV/atom of either sign; beyond it a prediction is no physics"
     )
     max_hull_distance: float | None = Field(default=0.1, description="eV/atom above the reference hull")
     novel_only: bool = Field(default=False, description="drop structures that the hull's data sets hold")
+
+    @field_validator("volume_ratio")
+    @classmethod
+    def _is_a_range(cls, ratio: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ratio is not None and not 0 <= ratio[0] < ratio[1]:
+            raise ValueError("the first must be at least 0 and below the second")
+        return ratio
 
 
 class HullSpec(Part):

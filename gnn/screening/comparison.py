@@ -14,7 +14,7 @@ from gnn.lake.table import Lake
 from gnn.screening.campaign import DedupeSpec
 from gnn.screening.dedupe import Crystal, known_among
 from gnn.screening.hull import ReferenceHull
-from gnn.screening.references import entry_of_row, lake_entries, pinned_versions
+from gnn.screening.references import entry_of_row, lake_entries, neutral_rows, pinned_versions, sound_rows
 from gnn.screening.report.context import DftComparison
 from gnn.screening.tables import arrays_of
 
@@ -30,6 +30,8 @@ COLUMNS = [
     "stress",
     "n_atoms",
     "config_type",
+    "total_charge",
+    "flags",
 ]
 UNFINISHED = ("relaxing", "strained", "rattled", "volume")
 """Words in `config_type` that mark geometries which no relaxation ends in."""
@@ -50,6 +52,7 @@ def dft_comparisons(
     trained_on: Mapping[str, int],
     spec: DedupeSpec,
     campaign_hull: ReferenceHull | None = None,
+    volume_window: float | None = None,
 ) -> list[DftComparison]:
     """Every relaxed candidate that the lake's newest versions hold at `theory`, with both formation energies.
 
@@ -61,6 +64,7 @@ def dft_comparisons(
         spec: when two crystals are the same.
         campaign_hull: the DFT hull that the campaign measured against, so that both distances are to the same hull;
             else the hull of what the lake holds now.
+        volume_window: share by which volumes of one crystal may differ; None where every cell relaxed to its own.
     """
     versions = pinned_versions(lake, (), theory)
     formulas = {row["formula"] for row in rows if _is_comparable(row)}
@@ -68,7 +72,7 @@ def dft_comparisons(
     shared = {row["formula"] for _, row in library.values()}
     relaxed = {row["candidate_id"]: row for row in rows if _is_comparable(row) and row["formula"] in shared}
     crystals = (Crystal(name, *arrays_of(dict(row)), row["energy_per_atom"]) for name, row in relaxed.items())
-    found = known_among(crystals, [crystal for crystal, _ in library.values()], spec)
+    found = known_among(crystals, [crystal for crystal, _ in library.values()], spec, volume_window)
     elements = {symbol for name in found for symbol in relaxed[name]["chemical_system"].split("-")}
     hull = campaign_hull or ReferenceHull(
         [entry_of_row(row) for row in lake_entries(lake, versions, theory, elements).rows]
@@ -85,13 +89,14 @@ def _is_comparable(row: Row) -> bool:
 def _library(
     lake: Lake, versions: Mapping[str, int], theory: str, formulas: set[str]
 ) -> dict[str, tuple[Crystal, Row]]:
-    """Crystals of the lake by name, lowest energy first, without steps on the way of a relaxation."""
+    """Crystals of the lake by name, lowest energy first: what could be a reference, and no step of a relaxation."""
     rows: list[dict[str, Any]] = []
     comparable = pc.field("formula").isin(pa.array(sorted(formulas), pa.string()))
     wanted = comparable & (pc.field("theory") == theory) & pc.field("energy").is_valid()
     for dataset, version in versions.items():
         for batch in lake.record_batches(dataset, version, columns=COLUMNS, where=wanted):
-            rows += [{**row, "dataset": dataset} for row in batch.to_pylist() if _is_finished(row)]
+            sound = sound_rows(neutral_rows(batch)).to_pylist()
+            rows += [{**row, "dataset": dataset} for row in sound if _is_finished(row)]
     rows.sort(key=lambda row: row["energy"] / row["n_atoms"])
     named = {f"{row['dataset']}:{row['structure_id']}": row for row in rows}
     return {name: (Crystal(name, *arrays_of(row), row["energy"] / row["n_atoms"]), row) for name, row in named.items()}

@@ -192,7 +192,7 @@ class _End:
         crystals = library(self.formulas[places])
         shared_formulas = {formula_hash(crystal.formula) for crystal in crystals}
         relaxed = (self._crystal(int(place)) for place in places if int(self.formulas[place]) in shared_formulas)
-        found = known_among(relaxed, crystals, self.spec.dedupe)
+        found = known_among(relaxed, crystals, self.spec.dedupe, self.spec.relaxation.volume_window)
         return {self.ledger.ids[int(place)]: where for place, where in found.items()}
 
     def contender(self, name: str) -> Contender:

@@ -151,15 +151,24 @@ def _close_volumes(a: Crystal, b: Crystal, window: float | None) -> bool:
     return larger - smaller <= window * larger
 
 
-def known_among(crystals: Iterable[Crystal], library: Sequence[Crystal], spec: DedupeSpec) -> dict[str, str]:
-    """Name of each crystal that `library` holds -> the name there."""
+def known_among(
+    crystals: Iterable[Crystal], library: Sequence[Crystal], spec: DedupeSpec, volume_window: float | None = None
+) -> dict[str, str]:
+    """Name of each crystal that `library` holds -> the name there, the first of several.
+
+    volume_window (share of the larger volume per atom): crystals that differ by more are never the same.
+    """
     matcher = Matcher(spec)
+
+    def is_known(entry: Crystal, crystal: Crystal) -> bool:
+        return _close_volumes(entry, crystal, volume_window) and matcher.same(entry, crystal)
+
     by_formula: dict[str, list[Crystal]] = {}
     for entry in library:
         by_formula.setdefault(entry.formula, []).append(entry)
     found = {}
     for crystal in crystals:
-        match = next((entry for entry in by_formula.get(crystal.formula, ()) if matcher.same(entry, crystal)), None)
+        match = next((entry for entry in by_formula.get(crystal.formula, ()) if is_known(entry, crystal)), None)
         if match is not None:
             found[crystal.name] = match.name
     return found

@@ -179,7 +179,8 @@ def _in_lake(
         return {}
     is_shared = np.isin(formulas, [formula_hash(crystal.formula) for crystal in library])
     rows = shelf.each(lambda place: ledger.is_in(place) and bool(is_shared[place]))
-    return known_among((_crystal(row.candidate_id, row) for _, row in rows), library, spec.dedupe)
+    crystals = (_crystal(row.candidate_id, row) for _, row in rows)
+    return known_among(crystals, library, spec.dedupe, spec.relaxation.volume_window)
 
 
 def _references(spec: CampaignSpec, inputs: Inputs, elements: frozenset[str]) -> dict[str, Candidate]:

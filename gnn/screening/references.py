@@ -78,8 +78,8 @@ def lake_entries(lake: Lake, versions: Mapping[str, int], theory: str, elements:
     at_theory = (pc.field("theory") == theory) & pc.field("energy").is_valid()
     for dataset, version in versions.items():
         for batch in lake.record_batches(dataset, version, BATCH_ROWS, COLUMNS, at_theory):
-            crystals = _neutral_crystals(batch, elements)
-            sound = crystals.filter(pa.array([_is_sound(flags) for flags in crystals["flags"].to_pylist()], pa.bool_()))
+            crystals = _crystals_of(neutral_rows(batch), elements)
+            sound = sound_rows(crystals)
             flagged += crystals.num_rows - sound.num_rows
             for row in _lowest_of_each_formula(sound):
                 rival = best.get(row["formula"])
@@ -89,18 +89,24 @@ def lake_entries(lake: Lake, versions: Mapping[str, int], theory: str, elements:
     return LakeEntries(rows, dict(versions), [*_notes(rows), *_flags_told(flagged)])
 
 
-def _neutral_crystals(batch: pa.RecordBatch, elements: Collection[str]) -> pa.RecordBatch:
-    """The rows that are neutral, periodic in three directions and made of `elements`."""
+def neutral_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of the lake without a total charge; where none is stated there is none."""
+    return batch.filter(pc.equal(batch["total_charge"].fill_null(0), 0))
+
+
+def sound_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of the lake without a flag that keeps a row out of training."""
+    sound = [outlier_reason(flags or (), None, SOUND) is None for flags in batch["flags"].to_pylist()]
+    return batch.filter(pa.array(sound, pa.bool_()))
+
+
+def _crystals_of(batch: pa.RecordBatch, elements: Collection[str]) -> pa.RecordBatch:
+    """The rows that are periodic in three directions and made of `elements`."""
     foreign = pc.invert(pc.is_in(pc.list_flatten(batch["elements"]), value_set=pa.array(list(elements), pa.string())))
     rows_of_foreign = pc.list_parent_indices(batch["elements"]).to_numpy()[foreign.to_numpy(zero_copy_only=False)]
     keep = np.array([all(pbc) for pbc in batch["pbc"].to_pylist()], dtype=bool)
-    keep &= batch["total_charge"].fill_null(0).to_numpy() == 0
     keep[rows_of_foreign] = False
     return batch.filter(pa.array(keep))
-
-
-def _is_sound(flags: Collection[str] | None) -> bool:
-    return outlier_reason(flags or (), None, SOUND) is None
 
 
 def _lowest_of_each_formula(batch: pa.RecordBatch) -> list[dict[str, Any]]:

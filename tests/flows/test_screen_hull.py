@@ -107,6 +107,20 @@ def test_model_against_dft(run_here: Run, home: Home, lake: Lake, campaign_file:
     assert context.provenance.theory == "emt/ase"
 
 
+def test_strained_crystals_are_not_the_lakes_where_nothing_relaxes(
+    run_here: Run, home: Home, lake: Lake, campaign_file: Path
+) -> None:
+    strained = [bulk("Cu", a=factor * 3.61) for factor in (1.0, 1.1, 1.2)]
+    write(campaign_file.with_name("a.xyz"), strained, format="extxyz")
+    text = 'name = "strained"\nmodel = "foreign:emt"\n[candidates]\nfiles = ["a.xyz"]\n[relaxation]\nmode = "none"\n'
+    campaign_file.write_text(text)
+    run_here(campaign_file)
+    flagged = [row["source"] for row in rows_of(home, "strained") if row["in_lake"] is not None]
+    assert flagged == ["file:a.xyz#0"]
+    (compared,) = report_context(CampaignFolder(home, "strained")).dft
+    assert compared.model_formation_energy_per_atom == pytest.approx(compared.dft_formation_energy_per_atom, abs=1e-6)
+
+
 def test_a_lake_without_references_is_refused_at_once(run_here: Run, home: Home, campaign_file: Path) -> None:
     with pytest.raises(InputError, match="no reference energy at emt/ase for Al, Cu, Ni; ingest or label"):
         run_here(campaign_file, changes=DFT)

@@ -78,6 +78,17 @@ class HullEntry:
     formation_energy_per_atom: float
     source: str = ""
 
+    @property
+    def elements(self) -> frozenset[str]:
+        """Chemical symbols."""
+        return frozenset(symbol for symbol, amount in self.composition.items() if amount)
+
+
+def without_reference(system: Sequence[str], entries: Sequence[HullEntry]) -> list[str]:
+    """Those elements of `system` that no entry is a crystal of."""
+    pure = {symbol for entry in entries if len(entry.elements) == 1 for symbol in entry.elements}
+    return [symbol for symbol in system if symbol not in pure]
+
 
 @dataclass(frozen=True)
 class Parity:

@@ -48,11 +48,11 @@ def _percent(number: int, widest: int) -> float:
 
 
 def _reasons(stage: FunnelRow) -> Html:
-    if not stage.rejected:
+    unexplained = stage.n_in - stage.n_out - sum(stage.rejected.values())
+    if not stage.rejected and not unexplained:
         return Html()
     ordered = sorted(stage.rejected.items(), key=lambda item: -item[1])
     parts = [element("span", element("b", count(number)), f" {reason}") for reason, number in ordered]
-    unexplained = stage.n_in - stage.n_out - sum(stage.rejected.values())
     if unexplained:
         parts.append(element("span", element("b", count(unexplained)), " without a reason", class_="bad"))
     return element("p", join(parts), class_="reasons")

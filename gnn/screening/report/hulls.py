@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from gnn.screening.report.charts import Frame, figure, padded
-from gnn.screening.report.context import HullEntry, ReportContext
+from gnn.screening.report.context import HullEntry, ReportContext, without_reference
 from gnn.screening.report.markup import Html, count, element, join, plain_formula
 from gnn.screening.report.rows import Candidate, thinned
 from gnn.screening.report.stability import legend, stability_class
@@ -98,7 +98,8 @@ def binary_figure(pair: tuple[str, ...], rows: Sequence[Candidate], entries: Seq
     """Formation energy against the share of the second element."""
     first, second = pair
     inside = [row for row in rows if row.is_within(pair) and row.formation_energy is not None]
-    reference = _reference_points(pair, entries)
+    missing = without_reference(pair, entries)
+    reference = _reference_points(pair, entries, missing)
     frame = _frame(inside, [point for point, _ in reference])
     drawn = [row for row in inside if frame.y.holds(row.formation_energy or 0.0)]
     shown = thinned(drawn, MOST_POINTS)
@@ -107,22 +108,24 @@ def binary_figure(pair: tuple[str, ...], rows: Sequence[Candidate], entries: Seq
         f"Convex hull of {first}-{second}",
         frame.axes(f"atomic share of {second}", "formation energy, eV/atom", _composition_ticks(first, second)),
         join(_dots(frame, shown, second)),
-        frame.line(line, "hull") if len(line) > 1 else "",
+        "" if missing else frame.line(line, "hull"),
         join(frame.dot(x, y, "vertex", 4.0, f"{name} · reference") for (x, y), name in reference if (x, y) in line),
         join(_names(frame, reference, line)),
     )
-    return figure(picture, f"{first}–{second}", _caption(inside, len(inside) - len(drawn), len(drawn) - len(shown)))
+    said = _caption(inside, len(inside) - len(drawn), len(drawn) - len(shown), missing)
+    return figure(picture, f"{first}–{second}", said)
 
 
 def _composition_ticks(first: str, second: str) -> list[tuple[float, str]]:
     return [(0.0, first), (0.25, "¼"), (0.5, "½"), (0.75, "¾"), (1.0, second)]
 
 
-def _reference_points(pair: tuple[str, ...], entries: Sequence[HullEntry]) -> list[tuple[Point, str]]:
-    points = [((0.0, 0.0), pair[0]), ((1.0, 0.0), pair[1])]
+def _reference_points(
+    pair: tuple[str, ...], entries: Sequence[HullEntry], missing: Sequence[str]
+) -> list[tuple[Point, str]]:
+    points = [((float(place), 0.0), symbol) for place, symbol in enumerate(pair) if symbol not in missing]
     for entry in entries:
-        held = {symbol for symbol, amount in entry.composition.items() if amount}
-        if held == set(pair):
+        if entry.elements == set(pair):
             x = entry.composition[pair[1]] / sum(entry.composition.values())
             points.append(((x, entry.formation_energy_per_atom), entry.name))
     return points
@@ -159,10 +162,12 @@ def _names(frame: Frame, reference: Sequence[tuple[Point, str]], line: Sequence[
     ]
 
 
-def _caption(inside: Sequence[Candidate], outside: int, thinned_out: int) -> str:
+def _caption(inside: Sequence[Candidate], outside: int, thinned_out: int, missing: Sequence[str]) -> str:
     said = [f"{count(len(inside))} candidates"]
     if outside:
         said.append(f"{count(outside)} outside of the frame")
     if thinned_out:
         said.append(f"{count(thinned_out)} not drawn (an even sample of the unstable is)")
+    if missing:
+        said.append(f"no reference of {', '.join(missing)}")
     return "; ".join(said)

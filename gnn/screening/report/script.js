@@ -51,8 +51,8 @@
     const elements = chips.filter((chip) => chip.getAttribute("aria-pressed") === "true").map((chip) => chip.dataset.element);
     let visible = 0;
     for (const row of rows) {
-      const parts = row.dataset.search.split(" ");
-      const fits = words.every((word) => row.dataset.search.includes(word)) && elements.every((name) => parts.includes(name));
+      const held = row.dataset.elements.split(" ");
+      const fits = words.every((word) => row.dataset.search.includes(word)) && elements.every((name) => held.includes(name));
       row.hidden = !fits;
       visible += fits;
     }

@@ -14,7 +14,7 @@ from gnn.screening.report.markup import Html, count, element, formula_html, join
 from gnn.screening.report.rows import Candidate, shortlisted_atoms
 from gnn.screening.report.stability import stability_class
 from gnn.screening.report.structures_svg import crystal, element_legend, gradients, hex_colour, radius, structure_svg
-from gnn.screening.report.tables import Cell, Column, table
+from gnn.screening.report.tables import Cell, Column, RowMarks, table
 
 MOST_PICTURES = 120
 COLUMNS = (
@@ -42,8 +42,7 @@ def shortlist_section(context: ReportContext, rows: Sequence[Candidate]) -> Html
     body = table(
         COLUMNS,
         [_cells(row, atoms.get(row.candidate_id) if row.candidate_id in pictured else None, known) for row in chosen],
-        [row.candidate_id for row in chosen],
-        [f"{row.formula} {row.prototype} {' '.join(sorted(row.system))}".lower() for row in chosen],
+        [_marks(row) for row in chosen],
         id="shortlist-table",
     )
     viewer = element("aside", _viewer(), class_="viewer")
@@ -69,6 +68,11 @@ def _missing_pictures(number_missing: int) -> Html:
     return element(
         "p", f"{count(number_missing)} rows have no picture here; the table holds their geometry.", class_="muted"
     )
+
+
+def _marks(row: Candidate) -> RowMarks:
+    elements = " ".join(sorted(row.system)).lower()
+    return RowMarks(row.candidate_id, f"{row.formula} {row.prototype} {elements}".lower(), elements)
 
 
 def _cells(row: Candidate, atoms: Atoms | None, known: Mapping[str, float | None]) -> list[Cell]:

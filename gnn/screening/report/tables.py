@@ -21,19 +21,24 @@ class Column:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class RowMarks:
+    """What the page's script knows a row by: its id, the text that typed words are looked for in, its elements."""
+
+    row_id: str
+    search: str
+    elements: str
+
+
 def table(
     columns: Sequence[Column],
     rows: Sequence[Sequence[Cell]],
-    row_ids: Sequence[str] | None = None,
-    searches: Sequence[str] | None = None,
+    marks: Sequence[RowMarks] | None = None,
     **attributes: str,
 ) -> Html:
-    """A table; `row_ids` name the rows for the page's script, `searches` is what its filter looks through."""
+    """A table; `marks` are for the page's script, one a row."""
     head = element("thead", element("tr", *(_head(column) for column in columns)))
-    body = [
-        _row(columns, cells, row_ids[index] if row_ids else None, searches[index] if searches else None)
-        for index, cells in enumerate(rows)
-    ]
+    body = [_row(columns, cells, marks[index] if marks else None) for index, cells in enumerate(rows)]
     return element("div", element("table", head, element("tbody", *body), **attributes), class_="scroll")
 
 
@@ -45,10 +50,13 @@ def _head(column: Column) -> Html:
     return element("th", button, scope="col", class_=kind, aria_sort="none")
 
 
-def _row(columns: Sequence[Column], cells: Sequence[Cell], row_id: str | None, search: str | None) -> Html:
+def _row(columns: Sequence[Column], cells: Sequence[Cell], marks: RowMarks | None) -> Html:
     shown = [_cell(column, *cell) for column, cell in zip(columns, cells, strict=True)]
-    clickable = 0 if row_id is not None else None
-    return element("tr", *shown, data_row=row_id, data_search=search, tabindex=clickable)
+    if marks is None:
+        return element("tr", *shown)
+    return element(
+        "tr", *shown, data_row=marks.row_id, data_search=marks.search, data_elements=marks.elements, tabindex=0
+    )
 
 
 def _cell(column: Column, shown: str, value: float | str | None) -> Html:

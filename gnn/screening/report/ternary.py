@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 from gnn.screening.report.charts import figure, svg
-from gnn.screening.report.context import HullEntry
+from gnn.screening.report.context import HullEntry, without_reference
 from gnn.screening.report.markup import Html, count, element, join, void
 from gnn.screening.report.rows import Candidate
 from gnn.screening.report.stability import stability_class
@@ -45,6 +45,8 @@ def ternary_figure(system: tuple[str, ...], rows: Sequence[Candidate], entries: 
     """One triangle."""
     inside = [row for row in rows if row.is_within(system) and row.hull_distance is not None]
     names, shares, energies = _reference(system, entries)
+    missing = without_reference(system, entries)
+    absent = {system.index(symbol) for symbol in missing}
     stable, ties = tie_lines(shares, energies)
     best = _best_by_composition(inside, system)
     picture = svg(
@@ -52,19 +54,20 @@ def ternary_figure(system: tuple[str, ...], rows: Sequence[Candidate], entries: 
         HEIGHT,
         f"Ternary hull of {'-'.join(system)}",
         _triangle(system),
-        join(_tie(shares[i], shares[j]) for i, j in ties),
+        join(_tie(shares[i], shares[j]) for i, j in ties if absent.isdisjoint((i, j))),
         join(_mark(row, system) for row in sorted(best, key=lambda row: (row.shortlisted, -(row.hull_distance or 0)))),
-        join(_vertex(shares[index], names[index]) for index in sorted(stable)),
+        join(_vertex(shares[index], names[index]) for index in sorted(stable - absent)),
     )
-    return figure(picture, "–".join(system), f"{count(len(inside))} candidates at {count(len(best))} compositions")
+    said = f"{count(len(inside))} candidates at {count(len(best))} compositions"
+    unknown = f"; no reference of {', '.join(missing)}" if missing else ""
+    return figure(picture, "–".join(system), said + unknown)
 
 
 def _reference(system: tuple[str, ...], entries: Sequence[HullEntry]) -> tuple[list[str], Floats, Floats]:
     """Names, shares (M, 3) and formation energies (M,) of elements and of the entries inside the system."""
     names, shares, energies = list(system), list(np.eye(3)), [0.0, 0.0, 0.0]
     for entry in entries:
-        held = {symbol for symbol, amount in entry.composition.items() if amount}
-        if len(held) > 1 and held <= set(system):
+        if len(entry.elements) > 1 and entry.elements <= set(system):
             amounts = np.array([entry.composition.get(symbol, 0.0) for symbol in system])
             names.append(entry.name)
             shares.append(amounts / amounts.sum())

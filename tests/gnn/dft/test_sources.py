@@ -40,6 +40,31 @@ def test_all_candidates_give_the_shortlisted_ones(tmp_path):
     assert [str(w.atoms.symbols) for w in read_wanted(tmp_path / "candidates.parquet")] == ["Cu"]
 
 
+def test_a_table_that_shortlists_nobody_gives_nothing(tmp_path):
+    path = tmp_path / "candidates.parquet"
+    pq.write_table(pa.Table.from_pylist([row("Cu", None, shortlisted=False), row("Al", 1, shortlisted=False)]), path)
+    with pytest.raises(InputError, match=r"candidates.parquet holds no structure to label"):
+        read_wanted(path)
+
+
+@pytest.mark.parametrize("damage", ["no table", "a damaged page"])
+def test_a_parquet_file_that_is_none_is_told_in_a_line(damage, tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([row("Cu", rank) for rank in range(1, 100)]), path)
+    content = path.read_bytes()
+    path.write_bytes(b"xx" if damage == "no table" else content[:4] + 300 * b"\xff" + content[304:])
+    with pytest.raises(InputError, match=r"a.parquet cannot be read as Parquet: [^\n]+\Z"):
+        read_wanted(path)
+
+
+def test_a_table_of_ones_own_gives_all_its_rows(tmp_path):
+    rows = [
+        {name: value for name, value in row(symbol, None).items() if name != "shortlisted"} for symbol in ("Cu", "Al")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert [(w.rank, str(w.atoms.symbols)) for w in read_wanted(tmp_path / "a.parquet")] == [(1, "Cu"), (2, "Al")]
+
+
 def test_a_campaign_with_an_extxyz_shortlist_only(tmp_path):
     write(tmp_path / "shortlist.extxyz", [bulk("Cu"), bulk("Al")])
     assert [w.rank for w in read_wanted(tmp_path)] == [1, 2]

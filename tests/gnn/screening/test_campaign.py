@@ -47,6 +47,7 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
     assert spec.filters.volume_ratio is None
     assert spec.selection.max_per_formula is None
     assert FilterSpec.model_validate({"require_convergence": False}).require_convergence is False
+    assert FilterSpec.model_validate({"novel_only": True, "max_hull_distance": -0.05}).max_hull_distance == -0.05
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,29 @@ def test_false_switches_a_limit_off(tmp_path: Path) -> None:
         (MINIMAL.replace('prototypes = ["CsCl"]', ""), r"candidates: no source of candidates"),
         (MINIMAL.replace('elements = ["Al", "Cu"]', ""), r"need `elements` or `systems`"),
         (MINIMAL + "[[candidates.derivatives]]\nparents = ['sc']", r"derivatives.0.parents: unknown parent 'sc'"),
+        (MINIMAL + "[filters]\nmax_hull_distance = true", r"filters.max_hull_distance: true cannot stand here"),
+        (MINIMAL + "[filters]\nmin_distance = false", r"filters.min_distance: false cannot stand here"),
+        (MINIMAL + "[filters]\nvolume_ratio = [true, 3.0]", r"filters.volume_ratio: true cannot stand here"),
+        (MINIMAL + "[selection]\nbudget = true", r"selection.budget: true cannot stand here \(got True\)"),
+        (
+            MINIMAL + "[filters]\nvolume_ratio = [3.0, 0.3]",
+            r"filters.volume_ratio: the first must be at least 0 and bel",
+        ),
+        (
+            MINIMAL + "[filters]\nmax_uncertainty = -1",
+            r"filters.max_uncertainty: Input should be greater than or equal",
+        ),
+        (
+            MINIMAL + "[filters]\nmax_formation_energy = -5",
+            r"filters.max_formation_energy: Input should be greater than",
+        ),
+        (MINIMAL + "min_elements = 3\nmax_elements = 2", r"candidates: min_elements = 3 is above max_elements = 2"),
+        (MINIMAL + "min_elements = 5", r"candidates: min_elements = 5 is above max_elements = 4"),
+        (MINIMAL + "[[candidates.derivatives]]\nmin_sites = 5", r"derivatives.0: min_sites = 5 is above max_sites = 4"),
+        (
+            MINIMAL + "[[candidates.derivatives]]\nn_elements = [0]",
+            r"derivatives.0.n_elements.0: Input should be greater",
+        ),
         ("name = ", r"is not TOML"),
     ],
 )

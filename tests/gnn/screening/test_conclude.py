@@ -175,6 +175,23 @@ def test_another_volume_is_another_crystal_where_cells_stay(
     assert sum(stages["distinct_relaxed"].values()) == dropped
 
 
+@pytest.mark.parametrize(("mode", "known"), [("cell", 2), ("positions", 1), ("none", 1)])
+def test_a_strained_crystal_is_not_the_lakes_where_cells_stay(
+    make_spec: MakeSpec, ready: Prepared, mode: str, known: int
+) -> None:
+    pair = [name for name in ready.ledger.alive if ready.candidates[name].formula == "AlCu"][:2]
+    target = ready.candidates[pair[0]]
+    results = all_results(ready)
+    for name, factor in zip(pair, (1.0, 1.1), strict=True):
+        positions, cell = factor * target.positions, factor * target.cell
+        geometry = {"positions": positions.ravel().tolist(), "cell": cell.ravel().tolist()}
+        results[name] = {**result(ready, name, -3.6 + factor), **geometry}
+    spec = make_spec(relaxation={"mode": mode}, filters={"max_hull_distance": False})
+    held = Crystal("metals:0123", target.numbers, target.positions, target.cell)
+    conclusion = conclude(spec, ready, results, hull(), "t", lambda _: [held])
+    assert sum(row["in_lake"] is not None for row in conclusion.rows) == known
+
+
 def test_without_references_there_is_no_distance(make_spec: MakeSpec, ready: Prepared) -> None:
     only_al = ReferenceHull([HullEntry((("Al", 1.0),), -3.0, "Al", "test", "t")])
     conclusion = conclude(make_spec(), ready, all_results(ready), only_al, "t")

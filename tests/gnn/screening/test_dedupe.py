@@ -95,6 +95,12 @@ def test_known_among_names_the_entry(crystal: MakeCrystal) -> None:
     assert found == {"mine": "lake:fcc"}
 
 
+def test_another_volume_is_unknown_where_cells_stay(crystal: MakeCrystal) -> None:
+    library = [crystal(bulk("Cu", a=3.6), "lake:small"), crystal(bulk("Cu", a=3.9), "lake:large")]
+    strained = [crystal(bulk("Cu", a=a), f"{a}") for a in (3.601, 3.75, 3.9)]
+    assert known_among(strained, library, DedupeSpec(), 0.01) == {"3.601": "lake:small", "3.9": "lake:large"}
+
+
 @pytest.mark.slow
 def test_a_thousand_candidates_stay_distinct() -> None:
     spec = CandidateSpec(

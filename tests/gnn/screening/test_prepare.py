@@ -159,6 +159,15 @@ def test_volumes_tell_candidates_apart_whose_cells_stay(make_spec: MakeSpec, inp
     assert kept == {"cell": 1, "positions": 2, "none": 2}
 
 
+def test_strained_candidates_are_new_where_cells_stay(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    held = atoms_to_record(bulk("AlCu", "cesiumchloride", a=3.0), "mine", "emt/ase")
+    inputs.lake.append("mine", [held], generic_card("mine"))
+    write(tmp_path / "b.xyz", [bulk("AlCu", "cesiumchloride", a=a) for a in (3.0, 3.1)], format="extxyz")
+    spec = make_spec(candidates=files(files=["b.xyz"]), relaxation={"mode": "none"})
+    ready = prepare(spec, replace(inputs, versions={"mine": 0}), 1)
+    assert [ready.candidates[name].source for name in ready.in_lake] == ["file:b.xyz#0"]
+
+
 def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_file: None) -> None:
     with pytest.raises(InputError, match=r"candidates.files: there is no"):
         prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)

@@ -187,6 +187,29 @@ def test_only_what_the_trained_version_holds_was_seen_in_training(lake: Lake) ->
     assert seen({"metals": 0}) == seen({"gone": 0}) == set()
 
 
+def test_a_strained_crystal_is_not_compared_where_cells_stay(lake: Lake) -> None:
+    rows = [
+        final_row(bulk("CuAl", "cesiumchloride", a=a), -0.2, candidate_id=str(a), rank=k)
+        for k, a in enumerate((2.9, 3.2), start=1)
+    ]
+
+    def compared(window: float | None) -> list[str]:
+        found = dft_comparisons(rows, lake, "pbe", {}, DedupeSpec(), volume_window=window)
+        return [point.candidate_id for point in found]
+
+    assert (compared(None), compared(0.01)) == (["2.9", "3.2"], ["2.9"])
+
+
+@pytest.mark.parametrize("refused", [{"flags": ("scf-unconverged",)}, {"total_charge": 1}])
+def test_what_is_no_reference_is_no_comparison_either(refused: dict, lake: Lake) -> None:
+    atoms = bulk("CuAl", "cesiumchloride", a=2.92)
+    record = atoms_to_record(labelled(atoms, -12.0), "broken", "pbe")
+    lake.append("broken", [replace(record, **refused)], generic_card("broken", "pbe"))
+    (found,) = dft_comparisons([final_row(atoms, -0.2)], lake, "pbe", {}, DedupeSpec())
+    assert found.origin == "compounds"
+    assert found.dft_formation_energy_per_atom == pytest.approx(-4.1 + (3.7 + 4.0) / 2)
+
+
 def test_squeezed_crystals_prove_nothing(lake: Lake) -> None:
     atoms = bulk("CuAl", "zincblende", a=5.5)
     for dataset, pressure_gpa in (("squeezed", -8.0), ("sheared", 0.0)):

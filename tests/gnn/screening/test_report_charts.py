@@ -28,7 +28,7 @@ from gnn.screening.report.markup import (
 from gnn.screening.report.parity import errors, parity_figure, parity_section
 from gnn.screening.report.rows import Candidate
 from gnn.screening.report.stability import CLASSES, legend, stability_class
-from gnn.screening.report.ternary import place, tie_lines
+from gnn.screening.report.ternary import place, ternary_figure, tie_lines
 
 NASTY = '<script>alert("x")</script>&\'"'
 finite = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
@@ -242,6 +242,34 @@ def test_without_parity_the_page_says_so():
 
 def test_a_hull_entry_is_plain():
     assert HullEntry("Mg2Si", {"Mg": 2, "Si": 1}, -0.18).source == ""
+
+
+ELEMENTS = [HullEntry(symbol, {symbol: 2}, 0.0) for symbol in ("Al", "Cu", "Pd")]
+COMPOUND = HullEntry("AlCu", {"Al": 1, "Cu": 1, "Pd": 0}, -0.2)
+
+
+@pytest.mark.parametrize(
+    ("entries", "vertices", "said"),
+    [
+        (ELEMENTS, 2, "0 candidates<"),
+        (ELEMENTS[:2], 1, "0 candidates; no reference of Pd<"),
+        ([COMPOUND], 0, "0 candidates; no reference of Al, Pd<"),
+    ],
+)
+def test_a_binary_has_vertices_and_a_line_only_where_there_are_references(entries, vertices, said):
+    picture = binary_figure(("Al", "Pd"), [], entries)
+    assert picture.count("· reference") == vertices
+    assert ('class="hull"' in picture) is (vertices == 2)
+    assert said in picture
+
+
+def test_a_ternary_has_ties_only_between_references():
+    whole = ternary_figure(("Al", "Cu", "Pd"), [], [*ELEMENTS, COMPOUND])
+    part = ternary_figure(("Al", "Cu", "Pd"), [], [*ELEMENTS[:2], COMPOUND])
+    assert [whole.count("· reference"), whole.count('class="tie"')] == [4, 5]
+    assert [part.count("· reference"), part.count('class="tie"')] == [3, 2]
+    assert "no reference of" not in whole
+    assert "0 candidates at 0 compositions; no reference of Pd" in part
 
 
 def test_nonsense_does_not_stretch_the_hull():

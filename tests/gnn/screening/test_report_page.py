@@ -188,6 +188,20 @@ def test_hulls_of_candidates_beyond_the_elements_are_drawn_too():
     assert "Convex hull of Si-Li" in hull_section(context, [row])
 
 
+def test_chips_know_elements_from_prototypes_and_formulas():
+    """Sc must not find simple cubic Al, nor Co the carbon monoxide."""
+    kinds = [("Al", "sc", [13]), ("Co", "hcp", [27]), ("CO", "rocksalt", [6, 8]), ("Sc", "hcp", [21])]
+    rows = [
+        {"candidate_id": f"{formula}-{prototype}", "formula": formula, "prototype": prototype, "numbers": numbers}
+        for formula, prototype, numbers in kinds
+    ]
+    page = render(bare([{**row, "shortlisted": True} for row in rows]))
+    held = dict(re.findall(r'<tr data-row="(.*?)"[^>]* data-elements="(.*?)"', page))
+    assert held == {"Al-sc": "al", "Co-hcp": "co", "CO-rocksalt": "c o", "Sc-hcp": "sc"}
+    assert {"al", "sc", "co", "c", "o"} == set(re.findall(r'data-element="(.*?)"', page))
+    assert "row.dataset.elements" in page
+
+
 def test_candidates_without_energies_or_geometry():
     rows = [{"candidate_id": "a", "source": "file"}, {"candidate_id": "b", "shortlisted": True, "formula": "LiSi"}]
     page = render(bare(rows))
@@ -217,6 +231,8 @@ def test_a_missing_column_is_named():
 def test_a_stage_whose_reasons_do_not_add_up_is_shown_as_such():
     assert "without a reason" in funnel_section([FunnelRow("x", 10, 4, {"a": 5})])
     assert "without a reason" not in funnel_section([FunnelRow("x", 10, 4, {"a": 6})])
+    assert "<b>6</b> without a reason" in funnel_section([FunnelRow("x", 10, 4)])
+    assert "without a reason" not in funnel_section([FunnelRow("x", 10, 10)])
 
 
 @pytest.mark.slow
