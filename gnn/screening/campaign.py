@@ -263,8 +263,13 @@ def parse_campaign(content: Mapping[str, Any], where: str) -> CampaignSpec:
     try:
         return CampaignSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "campaign"
-        value = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f" (got {first['input']!r})"
-        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        raise InputError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}{value}{more}") from None
+        raise InputError(f"{where}: {first_mistake(error, 'campaign')}") from None
+
+
+def first_mistake(error: ValidationError, whole: str) -> str:
+    """The first mistake in a line: field (`whole` where it is none's), what is wrong, the value, how many more."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or whole
+    value = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}{value}{more}"
