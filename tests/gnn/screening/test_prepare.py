@@ -164,6 +164,24 @@ def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_
         prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)
     with pytest.raises(InputError, match=r"candidates.files: a.xyz is listed twice"):
         prepared(make_spec(candidates=files(files=["a.xyz", "a.xyz"])), inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"no table of known compounds .*none.toml"):
+        prepared(make_spec(candidates=files(), known_compounds="none.toml"), inputs, tmp_path / "s", 1)
+
+
+def test_a_folder_gives_the_files_in_it(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    folder, spec = tmp_path / "more", make_spec(candidates=files(files=["more"]))
+    (folder / "deep").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"candidates.files: there is no file in .*more"):
+        prepared(spec, inputs, tmp_path / "s", 1)
+    write(folder / "deep" / "b.xyz", bulk("Al"), format="extxyz")
+    (folder / "README.md").write_text("words")
+    ready = prepared(spec, inputs, tmp_path / "s", 1)
+    assert [ready.candidates[name].source for name in ready.ledger.ids] == ["file:more/deep/b.xyz#0"]
+    write(folder / "c.xyz", bulk("Cu"), format="extxyz")
+    with pytest.raises(InputError, match="prepared from other files"):
+        prepared(spec, inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"candidates.files: more/c.xyz is listed twice"):
+        prepare(make_spec(candidates=files(files=["more", "more/c.xyz"])), inputs, 1)
 
 
 def test_candidates_of_a_data_set_are_of_the_version_pinned(make_spec: MakeSpec, inputs: Inputs) -> None:
