@@ -25,7 +25,7 @@ from gnn.screening.ledger import Ledger
 from gnn.screening.library import lake_library
 from gnn.screening.names import Names, links
 from gnn.screening.plan import NO_SHARD, Plan, number_of_shards, plan_shards
-from gnn.screening.preparation import PLAN_NAME, Prepared, keep_prepared, kept_key, read_prepared
+from gnn.screening.preparation import PLAN_NAME, Prepared, keep_prepared, kept_key, number_planned, read_prepared
 from gnn.screening.references import lake_entries, reference_candidates
 from gnn.screening.shelf import Shelf, ShelfBuilder, formula_hash, shared
 from gnn.structures.readers.sources import source_sha256
@@ -63,6 +63,8 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int, n_s
             f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
             " start it anew with --fresh, or under another name"
         )
+    # as many shards as a damaged preparation of the same had: those that are finished must fit
+    n_shards = number_planned(folder) or n_shards
     return keep_prepared(prepare(spec, inputs, workers, n_shards, folder), folder, key)
 
 

@@ -128,6 +128,15 @@ def test_a_damaged_table_is_made_anew(make_spec: MakeSpec, inputs: Inputs, write
     assert prepared(spec, inputs, tmp_path / "shards", workers=1).digest == first.digest
 
 
+def test_a_damaged_table_is_cut_as_it_was(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    """By whoever makes it anew: shards that are finished must fit."""
+    spec, folder = make_spec(), tmp_path / "shards"
+    first = prepared(spec, inputs, folder, workers=1, n_shards=3)
+    (folder / TABLE_NAME).write_bytes(b"damaged")
+    assert prepared(spec, inputs, folder, workers=1).plan == first.plan
+    assert number_planned(folder) == 3
+
+
 def test_an_unreadable_file_costs_that_file(
     make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path
 ) -> None:
