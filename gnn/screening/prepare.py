@@ -58,7 +58,7 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int, n_s
     key = preparation_key(spec, inputs)
     if (found := read_prepared(folder, key)) is not None:
         return found
-    if (folder / PLAN_NAME).is_file() and kept_key(folder) != key:
+    if kept_key(folder) not in (None, key):
         raise InputError(
             f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
             " start it anew with --fresh, or under another name"

@@ -111,6 +111,15 @@ def test_people_get_a_funnel(run_here: Run, home: Home, campaign_file: Path) -> 
     assert "would relax" in sluice("screen", str(campaign_file), "--dry-run").stderr
 
 
+def test_a_report_of_a_damaged_table_is_refused_in_one_line(run_here: Run, home: Home, campaign_file: Path) -> None:
+    run_here(campaign_file)
+    table = CampaignFolder(home, "metals").root / "candidates.parquet"
+    table.write_bytes(b"damaged")
+    refused = sluice("campaigns", "report", "metals")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
+    assert f"{table} cannot be read" in refused.stderr
+
+
 def test_reruns_from_the_folder(
     run_here: Run, home: Home, campaign_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

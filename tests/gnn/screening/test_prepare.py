@@ -137,6 +137,24 @@ def test_a_damaged_table_is_cut_as_it_was(make_spec: MakeSpec, inputs: Inputs, t
     assert number_planned(folder) == 3
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_plan_counts_as_none(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, text: str) -> None:
+    spec, folder = make_spec(), tmp_path / "shards"
+    first = prepared(spec, inputs, folder, workers=1)
+    (folder / PLAN_NAME).write_text(text)
+    assert (read_prepared(folder), number_planned(folder)) == (None, 0)
+    with pytest.raises(InputError, match="nothing is prepared in"):
+        rows_of_shard(folder, 0)
+    assert prepared(spec, inputs, folder, workers=1).plan == first.plan
+
+
+def test_a_shard_of_a_damaged_table_is_refused(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    prepared(make_spec(), inputs, tmp_path, workers=1)
+    (tmp_path / TABLE_NAME).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"inputs\.parquet cannot be read"):
+        rows_of_shard(tmp_path, 0)
+
+
 def test_an_unreadable_file_costs_that_file(
     make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path
 ) -> None:
