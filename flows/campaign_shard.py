@@ -76,10 +76,10 @@ def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:
     refuse_another_spec(folder, spec)
     if folder.exists() and number_planned(folder.shards):
         return
+    refuse_unusable_files(spec)
     with locked(folder.root / "prepare.lock", f"the preparation of {folder.name}", PREPARE_TIMEOUT_S):
         refuse_another_spec(folder, spec)
         if not number_planned(folder.shards):
-            refuse_unusable_files(spec)
             with _undone_if_refused(folder):
                 running = begin(folder, spec, text)
                 announce(running, prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards))

@@ -72,7 +72,7 @@ def test_a_campaign_refused_before_it_is_cut_leaves_nothing(
     refused = sluice("shard", str(campaign_file), "0")
     assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
     assert message in refused.stderr
-    assert not CampaignFolder(home, "metals").exists()
+    assert not [path for path in home.campaigns.rglob("*") if path.is_file() and path.suffix != ".lock"]
     campaign_file.write_text(good)
     assert sluice("shard", str(campaign_file), "0").exit_code == 0
 
