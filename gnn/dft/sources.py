@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 from ase.constraints import FixAtoms
 
 from gnn.dft.engine import ELECTRONS, JobKind
 from gnn.dft.label import LabelJob
-from gnn.errors import InputError
+from gnn.errors import InputError, one_line
 from gnn.structures.atoms import record_to_atoms
 from gnn.structures.cards import structures_card
 from gnn.structures.readers import Rejected, read_records
@@ -72,9 +73,11 @@ def shortlist_file(path: Path) -> Path:
 
 
 def _read(path: Path) -> list[Wanted]:
-    if path.suffix == ".parquet" and set(TABLE_COLUMNS) <= set(pq.read_schema(path).names):
-        return _of_table(path)
-    return _of_file(path)
+    try:
+        is_table = path.suffix == ".parquet" and set(TABLE_COLUMNS) <= set(pq.read_schema(path).names)
+        return _of_table(path) if is_table else _of_file(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} is damaged, or no Parquet table ({one_line(error)})") from None
 
 
 def _of_table(path: Path) -> list[Wanted]:

@@ -91,6 +91,12 @@ def test_nothing_there(tmp_path):
         shortlist_file(tmp_path)
 
 
+def test_a_damaged_table(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"a\.parquet is damaged, or no Parquet table"):
+        read_wanted(tmp_path / "a.parquet")
+
+
 def test_an_empty_shortlist(tmp_path):
     pq.write_table(pa.Table.from_pylist([row("Cu", 1)]).slice(0, 0), tmp_path / "shortlist.parquet")
     with pytest.raises(InputError, match="holds no structure"):
