@@ -37,7 +37,8 @@ def shard_log(
         try:
             yield done
         except (SluiceError, OSError, MemoryError, RuntimeError) as error:
-            logger.error("shard failed: %s: %s", type(error).__name__, error)  # noqa: TRY400 (the caller has the trace)
+            # the caller has the trace, and says what happened
+            logger.error("shard failed: %s: %s", type(error).__name__, error, extra={"is_told": True})  # noqa: TRY400
             raise
 
 

@@ -34,7 +34,7 @@ from gnn.screening.report.context import (
     Provenance,
     ReportContext,
 )
-from gnn.screening.tables import EachRow
+from gnn.screening.tables import EachRow, reading
 
 if TYPE_CHECKING:
     from gnn.training.checkpoint import CheckpointManifest
@@ -79,7 +79,7 @@ def report(folder: CampaignFolder) -> Path:
     """Write the campaign's page anew from what its folder and the lake hold now.
 
     Raises:
-        InputError: the campaign has not got as far as a table.
+        InputError: the campaign has not got as far as a table, or a file of it is damaged.
     """
     from gnn.screening.report import write_report
 
@@ -90,7 +90,7 @@ def report_context(folder: CampaignFolder) -> ReportContext:
     """Everything a report shows.
 
     Raises:
-        InputError: the campaign has not got as far as a table.
+        InputError: the campaign has not got as far as a table, or a file of it is damaged.
     """
     manifest, spec = folder.manifest(), folder.spec()
     if manifest is None or not (folder.root / CANDIDATES).is_file():
@@ -168,12 +168,15 @@ def rows_to_draw(path: Path, compared: Collection[str]) -> tuple[pa.Table, int]:
     """What the page shows of the final table: all of it, or the best `MOST_DRAWN`, the shortlist and those `compared`.
 
     With how many rows were left out.
+
+    Raises:
+        InputError: the table is damaged.
     """
-    total = pq.read_metadata(path).num_rows
-    if total <= MOST_DRAWN:
-        return pq.read_table(path), 0
     chosen = (pc.field("rank") <= MOST_DRAWN) | pc.field("shortlisted")
-    table = pq.read_table(path, filters=chosen | pc.field("candidate_id").isin(pa.array(list(compared), pa.string())))
+    chosen |= pc.field("candidate_id").isin(pa.array(list(compared), pa.string()))
+    with reading(path):
+        total = pq.read_metadata(path).num_rows
+        table = pq.read_table(path, filters=chosen if total > MOST_DRAWN else None)
     return table, total - table.num_rows
 
 

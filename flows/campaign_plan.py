@@ -11,8 +11,7 @@ from flows.cli.results import CampaignPlanResult, FunnelStage
 from flows.settings import Home
 from gnn.errors import SluiceError
 from gnn.screening.campaign import read_campaign
-from gnn.screening.known import read_known
-from gnn.screening.prepare import prepare, refuse_missing_files
+from gnn.screening.prepare import prepare, refuse_unusable_files
 
 
 def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool) -> None:
@@ -30,9 +29,7 @@ def check_campaign(path: Path, home: Home, changes: dict[str, Any], fresh: bool)
         )
     if not fresh:
         refuse_another_spec(folder, spec)
-    refuse_missing_files(spec)
-    if spec.known_compounds is not None:
-        read_known(spec.path(spec.known_compounds))
+    refuse_unusable_files(spec)
     if fresh or not folder.exists():
         pin_model(spec, home)
 
@@ -51,7 +48,7 @@ def describe_campaign(
     folder = CampaignFolder(home, spec.name)
     if not fresh:
         refuse_another_spec(folder, spec)
-    refuse_missing_files(spec)
+    refuse_unusable_files(spec)
     inputs = pinned(folder, spec, None if fresh else folder.begun())
     model = inputs.model
     ready = prepare(spec, inputs, workers or CPU_COUNT)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.campaigns import CampaignFolder, folder_of, refuse_another_spec, result_of
 from flows.cli.results import CampaignResult, ShardResult
 from flows.settings import Home
 from gnn.errors import InputError
 from gnn.files import locked
-from gnn.screening.preparation import PLAN_NAME, Prepared, number_planned
-from gnn.screening.prepare import prepared
+from gnn.screening.preparation import PLAN_NAME, number_planned
+from gnn.screening.prepare import prepared, refuse_unusable_files
 from gnn.screening.shard import shard_name
-
-if TYPE_CHECKING:
-    from flows.screen import Campaign
 
 PREPARE_TIMEOUT_S = 600.0
 DEFAULT_WORKERS = 2
@@ -72,26 +70,28 @@ def merge_shards(campaign: str, home: Home) -> CampaignResult:
 
 def _start(folder: CampaignFolder, path: Path, n_shards: int | None) -> None:
     """Begin and cut the campaign of a file, one process at a time."""
-    from flows.screen import begin, specification
+    from flows.screen import announce, begin, specification
 
     spec, text = specification(path, None)
     refuse_another_spec(folder, spec)
     if folder.exists() and number_planned(folder.shards):
         return
+    refuse_unusable_files(spec)
     with locked(folder.root / "prepare.lock", f"the preparation of {folder.name}", PREPARE_TIMEOUT_S):
         refuse_another_spec(folder, spec)
         if not number_planned(folder.shards):
-            running = begin(folder, spec, text)
-            ready = prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards)
-            _announce_or_undo(running, ready)
+            with _undone_if_refused(folder):
+                running = begin(folder, spec, text)
+                announce(running, prepared(spec, running.inputs, folder.shards, DEFAULT_WORKERS, n_shards))
 
 
-def _announce_or_undo(running: Campaign, ready: Prepared) -> None:
-    """Say what hull and lake lack; a campaign that cannot have a hull is not cut, so that no job computes for it."""
-    from flows.screen import announce
-
+@contextmanager
+def _undone_if_refused(folder: CampaignFolder) -> Iterator[None]:
+    """Leave nothing of a campaign that cannot be cut: no job computes for it, and its file may be mended."""
     try:
-        announce(running, ready)
+        yield
     except InputError:
-        (running.folder.shards / PLAN_NAME).unlink()
+        (folder.shards / PLAN_NAME).unlink(missing_ok=True)
+        if not (any(folder.shards.glob("shard-*")) or folder.is_running()):
+            folder.clear()
         raise

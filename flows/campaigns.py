@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 
 from flows.cli.results import CampaignResult, FunnelStage, KnownCompoundRow, ShardCounts
 from flows.settings import Home
-from gnn.errors import InputError, SluiceError
+from gnn.errors import InputError, SluiceError, one_line
 from gnn.files import write_text
 from gnn.overlay import dotted
-from gnn.screening.campaign import NAME, CampaignSpec
+from gnn.screening.campaign import NAME, CampaignSpec, read_kept
 from gnn.screening.manifest import MANIFEST_NAME as MANIFEST
 from gnn.screening.manifest import CampaignManifest, ModelPin
 
@@ -29,6 +29,8 @@ SPEC_NAME, TEXT_NAME = "campaign.json", "campaign.toml"
 KNOWN_FIELDS = {"formula", "prototype", "found", "rank", "hull_distance", "comment"}
 INTERRUPTED = "INTERRUPTED"
 """A campaign whose manifest says RUNNING though no process holds its lock, or that of a shard."""
+DAMAGED = "DAMAGED"
+"""A campaign whose specification or manifest cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ class CampaignFolder:
         """The specification the campaign was started with.
 
         Raises:
-            InputError: there is no such campaign.
+            InputError: there is no such campaign, or its specification is damaged.
         """
         if not self.exists():
             known = ", ".join(folder.name for folder in campaign_folders(self.home)) or "none"
             raise InputError(f"no campaign {self.name!r} in {self.home.campaigns}; there are: {known}")
-        return CampaignSpec.model_validate_json((self.root / SPEC_NAME).read_text(encoding="utf-8"))
+        return read_kept(self.root / SPEC_NAME, CampaignSpec)
 
     def begun(self) -> CampaignManifest | None:
         """What was recorded of a campaign that can be gone on with; None where it begins."""
@@ -293,7 +295,7 @@ def shard_counts(folder: CampaignFolder, manifest: CampaignManifest) -> ShardCou
 
     total = number_planned(folder.shards)
     unsealed = {index for index in range(total) if not (folder.shards / f"{shard_name(index)}.json").is_file()}
-    failed = unsealed & {int(index) for index in manifest.shard_errors}
+    failed = {index for index in unsealed if str(index) in manifest.shard_errors}
     return ShardCounts(total=total, done=total - len(unsealed), failed=len(failed))
 
 
@@ -327,6 +329,36 @@ def result_of(folder: CampaignFolder) -> CampaignResult:
         known=[KnownCompoundRow(**outcome.model_dump(include=KNOWN_FIELDS)) for outcome in manifest.known],
         warnings=manifest.warnings,
         paths={name: folder.home.relative(folder.root / path) for name, path in manifest.paths.items()},
+    )
+
+
+def results(home: Home) -> list[CampaignResult]:
+    """What is printed of the campaigns that have recorded something; of damaged ones the name, and why as a warning."""
+    found = []
+    for folder in campaign_folders(home):
+        try:
+            if folder.manifest() is not None:
+                found.append(result_of(folder))
+        except InputError as error:
+            found.append(_damaged(folder.name, one_line(error)))
+    return found
+
+
+def _damaged(name: str, why: str) -> CampaignResult:
+    return CampaignResult(
+        campaign=name,
+        state=DAMAGED,
+        n_candidates=0,
+        funnel=[],
+        n_shortlist=0,
+        model="",
+        model_version=None,
+        model_sha256="",
+        lake_versions={},
+        shards=ShardCounts(total=0, done=0, failed=0),
+        cost={},
+        paths={},
+        warnings=[why],
     )
 
 

@@ -43,12 +43,15 @@ class ToFiles(logging.Handler):
 
 
 class Onward(logging.Handler):
-    """Passes on to the root what is loud enough for it: files take more than the terminal shows."""
+    """Passes on to the root what is loud enough for it: files take more than the terminal shows.
+
+    A record with `is_told` stays in the files: who meets the error says it.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass on."""
         root = logging.getLogger()
-        if record.levelno >= root.level:
+        if record.levelno >= root.level and not getattr(record, "is_told", False):
             root.handle(record)
 
 

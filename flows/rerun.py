@@ -18,17 +18,18 @@ UNFINISHED = "not finished: its process ended"
 
 @dataclass(frozen=True)
 class Choice:
-    """What to compute again. shards: numbers, None for all; error: what their error must match, None for any.
+    """What to compute again. shards: spans of numbers, None for all; error: what their error must match, None for any.
 
     Structures that were set aside in finished shards are taken along where shards or an error are named.
     """
 
-    shards: frozenset[int] | None = None
+    shards: tuple[range, ...] | None = None
     error: re.Pattern[str] | None = None
 
     def takes(self, index: int, error: str) -> bool:
         """Whether a failed shard, or a structure of it, is meant."""
-        return (self.shards is None or index in self.shards) and (self.error is None or bool(self.error.search(error)))
+        is_wanted = self.shards is None or any(index in span for span in self.shards)
+        return is_wanted and (self.error is None or bool(self.error.search(error)))
 
 
 def parse_choice(shards: str | None, error: str | None) -> Choice | None:
@@ -43,18 +44,21 @@ def parse_choice(shards: str | None, error: str | None) -> Choice | None:
         pattern = None if error is None else re.compile(error)
     except re.error as problem:
         raise InputError(f"--error {error!r} is no regular expression: {problem}") from None
-    return Choice(None if shards is None else frozenset(_numbers(shards)), pattern)
+    return Choice(None if shards is None else _spans(shards), pattern)
 
 
-def _numbers(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise InputError(f"--shards {text!r}: {part.strip()!r} is no number or range; write 3,7 or 3-9")
-        first = int(match[1])
-        found += range(first, int(match[2] or first) + 1)
-    return found
+def _spans(text: str) -> tuple[range, ...]:
+    return tuple(_span(part, text) for part in text.split(","))
+
+
+def _span(part: str, text: str) -> range:
+    match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+    if match is None:
+        raise InputError(f"--shards {text!r}: {part.strip()!r} is no number or range; write 3,7 or 3-9")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise InputError(f"--shards {text!r}: {part.strip()!r} ends before it begins; write {last}-{first}")
+    return range(first, last + 1)
 
 
 def failed_shards(folder: CampaignFolder) -> dict[int, str]:
@@ -75,8 +79,8 @@ def chosen_shards(folder: CampaignFolder, choice: Choice) -> list[int]:
         InputError: a number is no shard's, or nothing that failed fits the choice.
     """
     total = number_planned(folder.shards)
-    if stranger := sorted(index for index in choice.shards or () if index >= total):
-        raise InputError(f"campaign {folder.name} has no shard {stranger[0]}; it has {total}, from 0")
+    if strangers := [max(span.start, total) for span in choice.shards or () if span.stop > total]:
+        raise InputError(f"campaign {folder.name} has no shard {min(strangers)}; it has {total}, from 0")
     failed = failed_shards(folder)
     chosen = [index for index, error in failed.items() if choice.takes(index, error)]
     chosen += [index for index in range(total) if index not in failed and _meant(folder, index, choice)]

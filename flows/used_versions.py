@@ -12,8 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 from flows.settings import Home
+from gnn.errors import InputError, one_line
 from gnn.files import write_text
 from gnn.lake.reference import parse_reference
+from gnn.screening.manifest import MANIFEST_NAME, CampaignManifest
 
 MANIFESTS = ("graph_set.json", "model.json", "manifest.json")
 MARKERS = "_in_use"
@@ -33,11 +35,17 @@ def in_use(home: Home, versions: Iterable[tuple[str, int]]) -> Iterator[None]:
 
 
 def used_versions(home: Home) -> dict[str, list[int]]:
-    """Data set -> versions that some manifest under the home names or somebody reads, sorted."""
+    """Data set -> versions that some manifest under the home names or somebody reads, sorted.
+
+    Raises:
+        InputError: a manifest is damaged, so that what it needs is not known.
+    """
+    for path in home.campaigns.glob(f"*/{MANIFEST_NAME}"):
+        CampaignManifest.read(path.parent)
     used: dict[str, set[int]] = defaultdict(set)
     for folder in (home.graphs, home.models, home.campaigns, home.mlruns):
         for path in _manifests(folder):
-            for dataset, version in _named(json.loads(path.read_text(encoding="utf-8"))):
+            for dataset, version in _named(_content(path)):
                 used[dataset].add(version)
     for dataset, version in _marked(home.lake / MARKERS):
         used[dataset].add(version)
@@ -49,12 +57,19 @@ def _marked(folder: Path) -> Iterator[tuple[str, int]]:
     for path in folder.glob("*.json"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime < HELD_S:
-                yield from _named(json.loads(path.read_text(encoding="utf-8")))
+                yield from _named(_content(path))
 
 
 def _manifests(folder: Path) -> Iterator[Path]:
     for name in MANIFESTS:
         yield from folder.rglob(name)
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({one_line(error)}); mend it, or remove what it belongs to") from None
 
 
 def _named(value: Any) -> Iterator[tuple[str, int]]:

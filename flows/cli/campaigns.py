@@ -19,14 +19,15 @@ NameArgument = Annotated[str, typer.Argument(help="A campaign's name, or its TOM
 @speaks_plainly
 def ls(json: JsonOption = False) -> None:
     """List campaigns."""
-    from flows.campaigns import campaign_folders, result_of
+    from flows.campaigns import results
     from flows.settings import find_home
 
-    folders = [folder for folder in campaign_folders(find_home()) if folder.manifest() is not None]
-    show(CampaignsResult(campaigns=[result_of(folder) for folder in folders]), json, _describe_all)
+    show(CampaignsResult(campaigns=results(find_home())), json, _describe_all)
 
 
 def _describe_all(result: CampaignsResult) -> None:
+    from flows.campaigns import DAMAGED
+
     rows: list[list[object]] = [
         [
             c.campaign,
@@ -40,6 +41,8 @@ def _describe_all(result: CampaignsResult) -> None:
         for c in result.campaigns
     ]
     table("Campaigns", ["name", "state", "candidates", "shortlist", "model", "version", "shards"], rows)
+    for campaign in (c for c in result.campaigns if c.state == DAMAGED):
+        say(f"{campaign.campaign}: {'; '.join(campaign.warnings)}")
 
 
 @app.command("show")

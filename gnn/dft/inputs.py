@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from ase import Atoms
 from ase import units as ase_units
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gnn.dft.gpaw import SMEARING_KEYS, GpawSettings
 from gnn.dft.templates import GPAW_SCRIPT, README_OF
@@ -120,10 +119,17 @@ def _periodic(atoms: Atoms) -> Atoms:
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
-    """Remove the inputs of an earlier shortlist that are not wanted now; folders that hold results stay."""
+    """Remove the inputs of an earlier shortlist that are not wanted now; folders that hold results stay.
+
+    A manifest that is damaged names nothing to remove.
+    """
     if not (folder / MANIFEST).is_file():
         return
-    for entry in read_manifest(folder).structures:
+    try:
+        earlier = read_manifest(folder).structures
+    except ValidationError:
+        return
+    for entry in earlier:
         for file in (file for files in entry.files.values() for file in files if entry.name not in kept):
             (folder / file).unlink(missing_ok=True)
             parent = (folder / file).parent
@@ -248,5 +254,9 @@ def _write_gpaw(name: str, atoms: Atoms, folder: Path, settings: GpawSettings) -
 
 
 def read_manifest(folder: Path) -> InputManifest:
-    """The manifest that `write_inputs` left in `folder`."""
-    return InputManifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    """The manifest that `write_inputs` left in `folder`.
+
+    Raises:
+        pydantic.ValidationError: it is damaged.
+    """
+    return InputManifest.model_validate_json((folder / MANIFEST).read_bytes())

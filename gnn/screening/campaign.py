@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from gnn.screening.derivatives import LARGEST, PARENTS
 from gnn.screening.prototypes import PROTOTYPES
 from gnn.structures.record import symbol_number
 
+Model = TypeVar("Model", bound=BaseModel)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SAME_VOLUME = 0.01
 """Share by which volumes of one crystal may differ where cells stay as they are."""
@@ -293,8 +294,29 @@ def parse_campaign(content: Mapping[str, Any], where: str) -> CampaignSpec:
     try:
         return CampaignSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "campaign"
-        value = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f" (got {first['input']!r})"
-        more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        raise InputError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}{value}{more}") from None
+        raise InputError(f"{where}: {first_mistake(error, 'campaign')}") from None
+
+
+def read_kept(path: Path, kind: type[Model]) -> Model:
+    """What a file that Sluice wrote into a campaign's folder holds.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is damaged ({first_mistake(error, 'the file')}); bring it back, or start the campaign anew from"
+            " its file with --fresh"
+        ) from None
+
+
+def first_mistake(error: ValidationError, whole: str) -> str:
+    """The first mistake in a line: field (`whole` where it is none's), what is wrong, the value, how many more."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or whole
+    is_telling = first["type"] not in ("missing", "json_invalid") and not isinstance(first["input"], dict)
+    value = f" (got {first['input']!r})" if is_telling else ""
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}{value}{more}"

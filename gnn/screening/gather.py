@@ -12,6 +12,7 @@ from gnn.errors import InputError
 from gnn.lake.reference import parse_reference
 from gnn.lake.table import Lake
 from gnn.screening.campaign import CampaignSpec
+from gnn.screening.candidate_files import candidate_files
 from gnn.screening.candidates import Candidate, decorated_derivatives, decorated_prototypes
 from gnn.screening.manifest import ModelPin
 from gnn.screening.references import entry_of_row, lake_entries
@@ -47,8 +48,8 @@ def gather(spec: CampaignSpec, inputs: Inputs) -> Iterator[Candidate | Unreadabl
     volumes = _volumes(spec, inputs)
     yield from decorated_prototypes(spec.candidates, volumes)
     yield from decorated_derivatives(spec.candidates, volumes)
-    for name in spec.candidates.files:
-        yield from _of_file(spec.path(name), name)
+    for name, path in candidate_files(spec).items():
+        yield from _of_file(path, name)
     for reference in inputs.datasets:
         yield from _of_dataset(inputs.lake, reference)
 

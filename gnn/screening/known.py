@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gnn.errors import InputError
-from gnn.screening.campaign import DedupeSpec
+from gnn.screening.campaign import DedupeSpec, first_mistake
 from gnn.screening.candidates import Candidate
 from gnn.screening.dedupe import Crystal, Matcher
 from gnn.screening.manifest import KnownOutcome
@@ -61,6 +61,12 @@ class KnownCompound(BaseModel):
         return Crystal(self.formula, atoms.numbers.astype(np.int64), atoms.positions, np.array(atoms.cell[:]))
 
 
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compound: list[KnownCompound] = []
+
+
 def normal_formula(formula: str) -> str:
     """A formula as records write it: reduced, metals first.
 
@@ -90,12 +96,11 @@ def read_known(path: Path) -> list[KnownCompound]:
         raise InputError(f"no table of known compounds {path}; give a TOML file or leave known_compounds out")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return [KnownCompound.model_validate(compound) for compound in content.get("compound", [])]
+        return _Table.model_validate(content).compound
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"{path}: {first_mistake(error, 'table')}") from None
 
 
 def known_outcomes(

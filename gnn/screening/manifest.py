@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gnn.errors import InputError
 from gnn.files import write_text
+from gnn.screening.campaign import read_kept
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -110,12 +111,12 @@ class CampaignManifest(_Part):
         """The manifest of a campaign's `folder`.
 
         Raises:
-            InputError: there is none, or it is of another schema version.
+            InputError: there is none, it is damaged, or it is of another schema version.
         """
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise InputError(f"no campaign in {folder}: {MANIFEST_NAME} is missing; `sluice campaigns ls` lists them")
-        manifest = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        manifest = read_kept(path, cls)
         if manifest.schema_version != SCHEMA_VERSION:
             raise InputError(f"{path} has schema version {manifest.schema_version}, this code reads {SCHEMA_VERSION}")
         return manifest

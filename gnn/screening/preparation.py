@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from ase.data import chemical_symbols
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gnn.errors import InputError
 from gnn.files import file_sha256, write_text
@@ -25,6 +25,17 @@ from gnn.screening.tables import INPUT_SCHEMA, EachRow, candidate_of_row, geomet
 
 TABLE_NAME = "inputs.parquet"
 PLAN_NAME = "plan.json"
+
+
+class _KeptPlan(BaseModel):
+    """What stands beside the table: the digest of what it was made from, its sha256, the funnel so far, the cut."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    sha256: str
+    stages: list[Stage]
+    n_shards: int
 
 
 @dataclass(frozen=True)
@@ -58,13 +69,8 @@ class Prepared:
 def keep_prepared(result: Prepared, folder: Path, key: str) -> Prepared:
     """Put the table and the plan in place, the plan last."""
     table = write_rows(folder / TABLE_NAME, _input_rows(result), INPUT_SCHEMA)
-    plan = {
-        "key": key,
-        "sha256": file_sha256(table),
-        "stages": [stage.model_dump() for stage in result.ledger.stages],
-        "n_shards": len(result.plan),
-    }
-    write_text(folder / PLAN_NAME, json.dumps(plan, indent=1) + "\n")
+    kept = _KeptPlan(key=key, sha256=file_sha256(table), stages=result.ledger.stages, n_shards=len(result.plan))
+    write_text(folder / PLAN_NAME, kept.model_dump_json(indent=1) + "\n")
     return result
 
 
@@ -88,9 +94,18 @@ def _input_rows(result: Prepared) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def kept_key(folder: Path) -> str:
-    """The digest of what the preparation in `folder` was made from."""
-    return str(json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))["key"])
+def _read_plan(folder: Path) -> _KeptPlan | None:
+    """What is kept of the preparation in `folder`; None where nothing is prepared, or that is damaged."""
+    path = folder / PLAN_NAME
+    try:
+        return _KeptPlan.model_validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError:
+        return None
+
+
+def kept_key(folder: Path) -> str | None:
+    """The digest of what the preparation in `folder` was made from; None where nothing is prepared."""
+    return None if (kept := _read_plan(folder)) is None else kept.key
 
 
 def rows_of_shard(folder: Path, index: int) -> list[Candidate]:
@@ -99,7 +114,7 @@ def rows_of_shard(folder: Path, index: int) -> list[Candidate]:
     Raises:
         InputError: nothing is prepared there, or there is no such shard.
     """
-    if not (folder / PLAN_NAME).is_file():
+    if _read_plan(folder) is None:
         raise InputError(f"nothing is prepared in {folder}; run `sluice screen` with the campaign's file first")
     rows = read_rows(folder / TABLE_NAME, filters=[("shard", "==", index)])
     if not rows:
@@ -109,19 +124,15 @@ def rows_of_shard(folder: Path, index: int) -> list[Candidate]:
 
 def number_planned(folder: Path) -> int:
     """How many shards the preparation in `folder` has; 0 where nothing is prepared."""
-    path = folder / PLAN_NAME
-    return int(json.loads(path.read_text(encoding="utf-8"))["n_shards"]) if path.is_file() else 0
+    return 0 if (kept := _read_plan(folder)) is None else kept.n_shards
 
 
 def read_prepared(folder: Path, key: str | None = None) -> Prepared | None:
     """The preparation in `folder`; None where there is none, it is damaged, or (with `key`) of another campaign."""
-    plan_path, table = folder / PLAN_NAME, folder / TABLE_NAME
-    if not (plan_path.is_file() and table.is_file()):
+    kept, table = _read_plan(folder), folder / TABLE_NAME
+    if kept is None or key not in (None, kept.key) or not table.is_file() or file_sha256(table) != kept.sha256:
         return None
-    plan = json.loads(plan_path.read_text(encoding="utf-8"))
-    if (key is not None and plan["key"] != key) or file_sha256(table) != plan["sha256"]:
-        return None
-    return _read(table, [Stage.model_validate(stage) for stage in plan["stages"]], folder)
+    return _read(table, kept.stages, folder)
 
 
 def _read(table: Path, stages: list[Stage], scratch: Path) -> Prepared:

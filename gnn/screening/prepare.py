@@ -13,19 +13,22 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from gnn.errors import InputError
-from gnn.files import digest, file_sha256
+from gnn.files import digest
 from gnn.screening.campaign import CampaignSpec
+from gnn.screening.candidate_files import candidate_files
 from gnn.screening.candidates import ID_LENGTH, Candidate, Reason, constraint_reason
 from gnn.screening.dedupe import Crystal, duplicates, known_among
 from gnn.screening.filters import geometry_reason
 from gnn.screening.gather import Inputs, Unreadable, gather
+from gnn.screening.known import read_known
 from gnn.screening.ledger import Ledger
 from gnn.screening.library import lake_library
 from gnn.screening.names import Names, links
 from gnn.screening.plan import NO_SHARD, Plan, number_of_shards, plan_shards
-from gnn.screening.preparation import PLAN_NAME, Prepared, keep_prepared, kept_key, read_prepared
+from gnn.screening.preparation import PLAN_NAME, Prepared, keep_prepared, kept_key, number_planned, read_prepared
 from gnn.screening.references import lake_entries, reference_candidates
 from gnn.screening.shelf import Shelf, ShelfBuilder, formula_hash, shared
+from gnn.structures.readers.sources import source_sha256
 
 PREPARATION_VERSION = 1
 
@@ -39,9 +42,7 @@ def preparation_key(spec: CampaignSpec, inputs: Inputs) -> str:
             "lake": dict(sorted(inputs.versions.items())),
             "elements": sorted(inputs.model.elements),
             "theory": inputs.model.theory,
-            "files": {
-                name: file_sha256(spec.path(name)) for name in spec.candidates.files if spec.path(name).is_file()
-            },
+            "files": {name: source_sha256(path) for name, path in candidate_files(spec).items()},
         }
         | ({"datasets": list(inputs.datasets)} if inputs.datasets else {})
     )
@@ -51,34 +52,31 @@ def prepared(spec: CampaignSpec, inputs: Inputs, folder: Path, workers: int, n_s
     """The preparation in `folder`, made now unless it is there already.
 
     Raises:
-        InputError: a file is missing, or no candidate is left to compute.
+        InputError: a file is missing or cannot be used, or no candidate is left to compute.
     """
-    refuse_missing_files(spec)
+    refuse_unusable_files(spec)
     key = preparation_key(spec, inputs)
     if (found := read_prepared(folder, key)) is not None:
         return found
-    if (folder / PLAN_NAME).is_file() and kept_key(folder) != key:
+    if kept_key(folder) not in (None, key):
         raise InputError(
             f"campaign {spec.name} was prepared from other files, lake versions or code ({folder / PLAN_NAME});"
             " start it anew with --fresh, or under another name"
         )
+    # as many shards as a damaged preparation of the same had: those that are finished must fit
+    n_shards = number_planned(folder) or n_shards
     return keep_prepared(prepare(spec, inputs, workers, n_shards, folder), folder, key)
 
 
-def refuse_missing_files(spec: CampaignSpec) -> None:
-    """Do nothing if every file of candidates is there.
+def refuse_unusable_files(spec: CampaignSpec) -> None:
+    """Do nothing if every file of candidates is there and the table of known compounds can be read.
 
     Raises:
         InputError: naming the first that is not, or one that is listed twice.
     """
-    seen = set()
-    for name in spec.candidates.files:
-        path = spec.path(name)
-        if not path.exists():
-            raise InputError(f"candidates.files: there is no {path}; paths are relative to the campaign file")
-        if path.resolve() in seen:
-            raise InputError(f"candidates.files: {name} is listed twice")
-        seen.add(path.resolve())
+    candidate_files(spec)
+    if spec.known_compounds is not None:
+        read_known(spec.path(spec.known_compounds))
 
 
 def prepare(

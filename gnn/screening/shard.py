@@ -6,7 +6,6 @@ journal is computed again.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gnn.cost import Meter
 from gnn.errors import SluiceError
@@ -196,11 +195,14 @@ def _seal(
 
 
 def read_manifest(folder: Path, index: int) -> ShardManifest | None:
-    """The manifest of a sealed shard; None where there is none or its Parquet file is not what the manifest says."""
+    """The manifest of a sealed shard; None where there is none or it is damaged, or its Parquet file is another."""
     path = folder / f"{shard_name(index)}.json"
     if not path.is_file():
         return None
-    manifest = ShardManifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        manifest = ShardManifest.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None
     table = folder / manifest.path
     return manifest if table.is_file() and file_sha256(table) == manifest.sha256 else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gnn.errors import InputError, one_line
 from gnn.files import write_atomically
 from gnn.screening.candidates import Candidate
 
@@ -114,20 +116,41 @@ def _write_groups(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema)
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the Parquet file that is read.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's own, which may pass
+        why = f"{path} cannot be read ({one_line(error)}); run the campaign again, which writes it anew"
+        raise InputError(why) from None
+
+
 def read_rows(path: Path, filters: Any = None, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Rows of a Parquet file, those that pass `filters` (as pyarrow has them)."""
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=filters, columns=columns).to_pylist()
+    """Rows of a Parquet file, those that pass `filters` (as pyarrow has them).
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with reading(path):
+        rows: list[dict[str, Any]] = pq.read_table(path, filters=filters, columns=columns).to_pylist()
     return rows
 
 
 @dataclass(frozen=True)
 class EachRow(Iterable[dict[str, Any]]):
-    """Rows of a Parquet file one after the other, as often as they are asked for."""
+    """Rows of a Parquet file one after the other, as often as they are asked for; an InputError where it is damaged."""
 
     path: Path
     columns: Sequence[str] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        with pq.ParquetFile(self.path) as table:
+        with reading(self.path), pq.ParquetFile(self.path) as table:
             for batch in table.iter_batches(ROWS_AT_ONCE, columns=self.columns):
                 yield from batch.to_pylist()

@@ -3,9 +3,22 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flows.campaign_bar import JournalCounter
-from flows.campaigns import CampaignFolder, folder_of, pin_model, potential_of, refuse_another_spec, shard_counts
+from flows.campaigns import (
+    MANIFEST,
+    SPEC_NAME,
+    CampaignFolder,
+    folder_of,
+    pin_model,
+    potential_of,
+    refuse_another_spec,
+    result_of,
+    results,
+    shard_counts,
+)
+from flows.cli.main import app
 from flows.cli.results import ShardCounts
 from flows.settings import Home
 from gnn.errors import InputError
@@ -40,10 +53,40 @@ def test_folders(home: Home, campaign_file: Path) -> None:
     refuse_another_spec(folder_of("metals", home), read_campaign(campaign_file))
 
 
+@pytest.fixture
+def begun(home: Home, campaign_file: Path) -> list[CampaignFolder]:
+    """Two campaigns that have begun, the second untouched by the tests."""
+    folders = []
+    for name in ("metals", "sound"):
+        spec = read_campaign(campaign_file, {"name": name})
+        folder = CampaignFolder(home, name)
+        folder.keep_spec(spec, None)
+        pin = pin_model(spec, home)
+        CampaignManifest(name=name, state="COMPLETED", spec_digest="", model=pin, code_version="").write(folder.root)
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("text", [b"{", b"{}", b"[]", b"\xff"])
+@pytest.mark.parametrize("name", [SPEC_NAME, MANIFEST])
+def test_a_damaged_campaign_is_named_and_hides_no_other(begun: list[CampaignFolder], name: str, text: bytes) -> None:
+    folder, sound = begun
+    (folder.root / name).write_bytes(text)
+    with pytest.raises(InputError, match=rf"metals/{name} is damaged \(.*--fresh"):
+        result_of(folder)
+    damaged, other = results(folder.home)
+    assert (damaged.campaign, damaged.state) == ("metals", "DAMAGED")
+    assert other == result_of(sound)
+    listed = CliRunner().invoke(app, ["campaigns", "ls"])
+    assert listed.exit_code == 0
+    assert "DAMAGED" in listed.stdout and "sound" in listed.stdout
+    assert listed.stderr == f"metals: {damaged.warnings[0]}\n"
+
+
 def test_counting_shards(home: Home) -> None:
     """Neither a shard at work nor one that was killed is done; one that was finished since has not failed."""
     folder = CampaignFolder(home, "metals")
-    write_text(folder.shards / PLAN_NAME, '{"n_shards": 3}')
+    write_text(folder.shards / PLAN_NAME, '{"key": "", "sha256": "", "stages": [], "n_shards": 3}')
     table = write_text(folder.shards / f"{shard_name(0)}.parquet", "a table")
     counts = dict.fromkeys(("structures", "computed", "reused", "failed", "cpu_s", "wall_s"), 0)
     sealed = ShardManifest(index=0, work_digest="", ids_digest="", path=table.name, sha256=file_sha256(table), **counts)

@@ -25,6 +25,7 @@ from flows.used_versions import in_use, used_versions
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.lake import Lake
+from gnn.screening.manifest import CampaignManifest, ModelPin
 
 run = partial(CliRunner().invoke, app)
 
@@ -307,14 +308,30 @@ def test_lake_versions_and_quarantine(filled):
         assert run(["lake", verb, "si"]).exit_code == 0
 
 
+def campaign_of(home, **fields):
+    """The manifest of a campaign that has begun."""
+    pin = ModelPin(uri="foreign:emt", version=None, sha256="0" * 64, path=None, theory="emt/ase", elements=["Al"])
+    (home.campaigns / "c").mkdir(parents=True)
+    manifest = CampaignManifest(name="c", state="RUNNING", spec_digest="", model=pin, code_version="", **fields)
+    return manifest.write(home.campaigns / "c")
+
+
+@pytest.mark.parametrize(("name", "text"), [("", "{"), ("", "{}"), ("", "[]"), ("model.json", "{")])
+def test_lake_gc_deletes_nothing_where_a_manifest_is_damaged(filled, home, name, text):
+    path = campaign_of(home, lake_versions={"si": 0})
+    path = path.with_name(name) if name else path
+    path.write_text(text)
+    refused = run(["lake", "gc"])
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert f"{path} is damaged" in refused.stderr
+    assert filled.read("si", 0).num_rows == 5
+
+
 def test_lake_gc_keeps_what_others_name(filled, home):
     folder = home.graphs / "abc"
     folder.mkdir(parents=True)
     (folder / "graph_set.json").write_text(json.dumps({"inputs": [{"dataset": "si", "version": 0}]}))
-    (home.campaigns / "c").mkdir(parents=True)
-    (home.campaigns / "c" / "manifest.json").write_text(
-        json.dumps({"deep": [{"lake_versions": {"si": 1, "other": 3}, "candidate_datasets": ["other@2"]}]})
-    )
+    campaign_of(home, lake_versions={"si": 1, "other": 3}, candidate_datasets=["other@2"])
     assert used_versions(home) == {"other": [2, 3], "si": [0, 1]}
     would = json.loads(run(["lake", "gc", "--dry-run", "--json"]).stdout)
     assert would["dry_run"] and filled.version("si") == 1

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flows import run_artifacts
+from flows.campaign_log import shard_log
 from flows.campaigns import CampaignFolder
 from flows.logs import logging_to
 from flows.run_artifacts import Progress, key_of, show_table
@@ -69,6 +70,19 @@ def test_only_what_is_loud_enough_reaches_the_terminal(tmp_path: Path) -> None:
     assert terminal.stream.getvalue() == "set aside\n"
     for name in ("outer", "inner"):
         assert [line["message"] for line in lines(tmp_path / f"{name}.jsonl")] == ["shard finished", "set aside"]
+
+
+def test_an_error_that_its_command_tells_is_not_told_twice(tmp_path: Path) -> None:
+    folder = CampaignFolder(Home(tmp_path), "metals")
+    terminal = logging.StreamHandler(StringIO())
+    logging.getLogger().addHandler(terminal)
+    try:
+        with pytest.raises(SluiceError), shard_log(folder, 0, 1):
+            raise SluiceError("no model today")
+    finally:
+        logging.getLogger().removeHandler(terminal)
+    assert terminal.stream.getvalue() == ""
+    assert lines(folder.shards / "shard-0000.log.jsonl")[-1]["message"] == "shard failed: SluiceError: no model today"
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_nothing_fits(broken: CampaignFolder, run_here: Run) -> None:
 
 def test_in_the_end_it_is_the_undisturbed_result(broken: CampaignFolder, run_here: Run, home: Home) -> None:
     with pytest.raises(SluiceError):
-        run_here(broken.spec(), only=Choice(frozenset({1})))
+        run_here(broken.spec(), only=Choice((range(1, 2),)))
     run_here(broken.spec(), only=Choice(error=re.compile("node")))
     whole = run_here(broken.spec().model_copy(update={"name": "calm"}))
     again = result_of(broken)
@@ -150,12 +150,18 @@ def test_structures_that_were_set_aside_are_computed_again(poisoned: CampaignFol
 def test_finished_shards_without_losses_are_not_opened(poisoned: CampaignFolder, run_here: Run) -> None:
     run_here(poisoned.spec(), only=parse_choice(None, "no memory"))
     with pytest.raises(InputError, match="failed shards: none"):
-        chosen_shards(poisoned, Choice(frozenset({0})))
+        chosen_shards(poisoned, Choice((range(1),)))
 
 
 @pytest.mark.parametrize(
     ("shards", "error", "words"),
-    [("3,x", None, "'x' is no number or range"), ("", None, "is no number"), (None, "(", "no regular expression")],
+    [
+        ("3,x", None, "'x' is no number or range"),
+        ("", None, "is no number"),
+        ("3,9-7", None, "'9-7' ends before it begins; write 7-9"),
+        ("9" * 5000, None, "is no number or range"),
+        (None, "(", "no regular expression"),
+    ],
 )
 def test_choices_that_cannot_be_read(shards: str | None, error: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -164,7 +170,16 @@ def test_choices_that_cannot_be_read(shards: str | None, error: str | None, word
 
 def test_choices() -> None:
     assert parse_choice(None, None) is None
-    assert parse_choice("3, 7-9", None) == Choice(frozenset({3, 7, 8, 9}))
+    choice = parse_choice("3, 7-9", None)
+    assert choice is not None
+    assert [index for index in range(20) if choice.takes(index, "")] == [3, 7, 8, 9]
+
+
+def test_a_range_beyond_all_bounds_is_refused_unexpanded(home: Home) -> None:
+    folder = CampaignFolder(home, "metals")
+    for shards, stranger in (("0-999999999", 0), ("5,7-999999999", 5)):
+        with pytest.raises(InputError, match=f"has no shard {stranger}; it has 0, from 0"):
+            chosen_shards(folder, parse_choice(shards, None))
 
 
 def test_the_verb(broken: CampaignFolder, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:

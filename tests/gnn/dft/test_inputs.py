@@ -186,6 +186,14 @@ def test_the_manifest_lists_every_file_that_is_there(crystal, tmp_path):
     json.loads((tmp_path / "inputs.json").read_text())
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_manifest_is_written_anew(tmp_path, text):
+    write_inputs([("001-Si", bulk("Si"))], tmp_path, ["qe"])
+    (tmp_path / "inputs.json").write_text(text)
+    write_inputs([("001-Al", bulk("Al"))], tmp_path, ["qe"])
+    assert [entry.name for entry in read_manifest(tmp_path).structures] == ["001-Al"]
+
+
 def test_what_cannot_be_written_is_counted_with_its_reason(tmp_path):
     odd = Atoms("Og", cell=[5, 5, 5], pbc=True)
     manifest = write_inputs([("001-Og", odd), ("002-N2", molecule("N2")), ("003-Si", bulk("Si"))], tmp_path)

@@ -105,7 +105,7 @@ def test_a_candidate_that_could_not_be_is_compared_with_nothing() -> None:
             for formula in ("Li3.75Si", "AlCu ", "AlCu2 (hp)", "Al1-xCux", "Al0", "")
         ),
         ("formula = 'Xx2Al'\ncitation = 'x'", "unknown element 'Xx'"),
-        ("formula = 'Mg2Si'", "Field required"),
+        ("formula = 'Mg2Si'", r"k\.toml: compound\.0\.citation: Field required"),
         ("formula = 'MgSi'\ncitation = 'x'\n" + ANTIFLUORITE, "antifluorite of Mg-Si is not MgSi"),
         ("formula = 'MgSi'\ncitation = 'x'\nprototype = 'none'", "unknown prototype 'none'"),
         ("formula = 'MgSi'\ncitation = 'x'\nprototype = 'CsCl'", "CsCl has 2 sites to name elements for"),
@@ -116,6 +116,29 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "k.toml").write_text("[[compound]]\n" + text)
     with pytest.raises(InputError, match=message):
         read_known(tmp_path / "k.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("compound = 5", r"k\.toml: compound: Input should be a valid list \(got 5\)"),
+        ("[compound]\nformula = 'Mg2Si'\ncitation = 'x'", "compound: Input should be a valid list"),
+        ("[[compounds]]\nformula = 'Mg2Si'\ncitation = 'x'", "compounds: Extra inputs are not permitted"),
+        (
+            "[[compound]]\nformula = 'Mg2Si'\ncitation = 'x'\n[[compound]]\nformula = 'LiAl'\ncitation = 5",
+            r"compound\.1\.citation: Input should be a valid string \(got 5\)",
+        ),
+    ],
+)
+def test_tables_of_another_form(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "k.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_known(tmp_path / "k.toml")
+
+
+def test_an_empty_table_knows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "k.toml").write_text("")
+    assert read_known(tmp_path / "k.toml") == []
 
 
 def test_a_missing_table(tmp_path: Path) -> None:

@@ -128,6 +128,33 @@ def test_a_damaged_table_is_made_anew(make_spec: MakeSpec, inputs: Inputs, write
     assert prepared(spec, inputs, tmp_path / "shards", workers=1).digest == first.digest
 
 
+def test_a_damaged_table_is_cut_as_it_was(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    """By whoever makes it anew: shards that are finished must fit."""
+    spec, folder = make_spec(), tmp_path / "shards"
+    first = prepared(spec, inputs, folder, workers=1, n_shards=3)
+    (folder / TABLE_NAME).write_bytes(b"damaged")
+    assert prepared(spec, inputs, folder, workers=1).plan == first.plan
+    assert number_planned(folder) == 3
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_plan_counts_as_none(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, text: str) -> None:
+    spec, folder = make_spec(), tmp_path / "shards"
+    first = prepared(spec, inputs, folder, workers=1)
+    (folder / PLAN_NAME).write_text(text)
+    assert (read_prepared(folder), number_planned(folder)) == (None, 0)
+    with pytest.raises(InputError, match="nothing is prepared in"):
+        rows_of_shard(folder, 0)
+    assert prepared(spec, inputs, folder, workers=1).plan == first.plan
+
+
+def test_a_shard_of_a_damaged_table_is_refused(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    prepared(make_spec(), inputs, tmp_path, workers=1)
+    (tmp_path / TABLE_NAME).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"inputs\.parquet cannot be read"):
+        rows_of_shard(tmp_path, 0)
+
+
 def test_an_unreadable_file_costs_that_file(
     make_spec: MakeSpec, inputs: Inputs, write_file: None, tmp_path: Path
 ) -> None:
@@ -173,6 +200,24 @@ def test_wrong_files(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path, write_
         prepared(make_spec(candidates=files(files=["none.cif"])), inputs, tmp_path / "s", 1)
     with pytest.raises(InputError, match=r"candidates.files: a.xyz is listed twice"):
         prepared(make_spec(candidates=files(files=["a.xyz", "a.xyz"])), inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"no table of known compounds .*none.toml"):
+        prepared(make_spec(candidates=files(), known_compounds="none.toml"), inputs, tmp_path / "s", 1)
+
+
+def test_a_folder_gives_the_files_in_it(make_spec: MakeSpec, inputs: Inputs, tmp_path: Path) -> None:
+    folder, spec = tmp_path / "more", make_spec(candidates=files(files=["more"]))
+    (folder / "deep").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"candidates.files: there is no file in .*more"):
+        prepared(spec, inputs, tmp_path / "s", 1)
+    write(folder / "deep" / "b.xyz", bulk("Al"), format="extxyz")
+    (folder / "README.md").write_text("words")
+    ready = prepared(spec, inputs, tmp_path / "s", 1)
+    assert [ready.candidates[name].source for name in ready.ledger.ids] == ["file:more/deep/b.xyz#0"]
+    write(folder / "c.xyz", bulk("Cu"), format="extxyz")
+    with pytest.raises(InputError, match="prepared from other files"):
+        prepared(spec, inputs, tmp_path / "s", 1)
+    with pytest.raises(InputError, match=r"candidates.files: more/c.xyz is listed twice"):
+        prepare(make_spec(candidates=files(files=["more", "more/c.xyz"])), inputs, 1)
 
 
 def test_candidates_of_a_data_set_are_of_the_version_pinned(make_spec: MakeSpec, inputs: Inputs) -> None:

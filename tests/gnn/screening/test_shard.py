@@ -26,6 +26,7 @@ from gnn.screening.shard import (
     RESULT_SCHEMA,
     CampaignCancelledError,
     merged_results,
+    read_manifest,
     read_results,
     run_shard,
     work_digest,
@@ -95,6 +96,17 @@ def test_a_lost_table_is_sealed_from_the_journal(
 ) -> None:
     first = run_shard(make_spec(), rows, tmp_path, 0, emt_pin, emt)
     (tmp_path / first.path).write_bytes(b"damaged")
+    again = run_shard(make_spec(), rows, tmp_path, 0, emt_pin, refuse)
+    assert (again.computed, again.reused, again.sha256) == (0, 6, first.sha256)
+
+
+@pytest.mark.parametrize("text", [b"{", b"{}", b"\xff"])
+def test_a_damaged_manifest_is_written_anew_from_the_journal(
+    make_spec: MakeSpec, emt_pin: ModelPin, rows: list[Candidate], tmp_path: Path, text: bytes
+) -> None:
+    first = run_shard(make_spec(), rows, tmp_path, 0, emt_pin, emt)
+    (tmp_path / "shard-0000.json").write_bytes(text)
+    assert read_manifest(tmp_path, 0) is None
     again = run_shard(make_spec(), rows, tmp_path, 0, emt_pin, refuse)
     assert (again.computed, again.reused, again.sha256) == (0, 6, first.sha256)
 
