@@ -6,7 +6,7 @@ A killed command goes on from them; the output is put together when the last one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,17 @@ class StructureJournal:
         Raises:
             SluiceError: the file system refuses.
         """
-        with _told(self._journal.path):
-            self._journal.mend()
-            with self._journal.appending() as append:
-                yield lambda index, frames, facts: append({INDEX: index, TEXT: in_extxyz(frames), **facts})
+        with ExitStack() as stack:
+            with _told(self._journal.path):
+                self._journal.mend()
+                append = stack.enter_context(self._journal.appending())
+
+            def keep(index: int, frames: Sequence[Atoms], facts: Mapping[str, Any]) -> None:
+                record = {INDEX: index, TEXT: in_extxyz(frames), **facts}
+                with _told(self._journal.path):
+                    append(record)
+
+            yield keep
 
     def write(self) -> list[Record]:
         """Put the output together in one stroke, in the order of the structures; how each of them went.
