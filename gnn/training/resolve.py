@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.graphs.graph_set import GraphSet, Statistics
+from gnn.graphs.graph_set import GraphSet, PropertyStatistics, Statistics
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
@@ -31,6 +31,8 @@ TUNING_LR = 2e-3
 """From a trained model's weights."""
 MOST_NAMED = 12
 """Elements that are named one by one."""
+ROUNDING = 1e-9
+"""Deviations that are a smaller part of the mean are its rounding errors."""
 IN_MOTION = 0.1
 """Å of energy spread over force: a set below it shows few molecules in motion, one above it many structures."""
 FROM_DATA = (
@@ -267,9 +269,16 @@ def trained_properties(graph_set: GraphSet, losses: LossConfig) -> dict[str, Pro
 
 
 def property_scales(graph_set: GraphSet, names: Iterable[str]) -> dict[str, PropertyScale]:
-    """Mean and standard deviation of each of these properties."""
+    """Mean and deviation of each of these properties."""
     found = graph_set.statistics.properties
-    return {name: PropertyScale(mean=found[name].mean, std=max(found[name].std, 1e-6)) for name in names}
+    return {name: PropertyScale(mean=found[name].mean, std=deviation(found[name])) for name in names}
+
+
+def deviation(found: PropertyStatistics) -> float:
+    """The standard deviation of a property in its unit; of one that is always the same its size, else 1."""
+    if found.std > ROUNDING * abs(found.mean):
+        return found.std
+    return abs(found.mean) or 1.0
 
 
 def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:

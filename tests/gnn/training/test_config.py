@@ -16,7 +16,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
 from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import DEFAULT_LR, cutoff_of, energy_scale, resolve
+from gnn.training.resolve import DEFAULT_LR, cutoff_of, deviation, energy_scale, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -124,6 +124,35 @@ def test_data_of_properties_alone_train_their_head(
     outcome = train(recipe, data, run_folder)
     assert set(outcome.curve[-1].train) == {"loss", "property_formation_energy"}
     assert outcome.metrics["formation_energy_mae"] < 0.05
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e-23])
+def test_a_property_is_learnt_in_any_unit(
+    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], run_folder: Path, unit: float
+) -> None:
+    graphs = [
+        replace(g, energy=None, forces=None, stress=None, properties={"moment": unit * (13 in g.numbers)})
+        for part in ("valid", "test", "train")
+        for g in copper.held[part]
+    ]
+    data = make_data(graphs, {"moment": PropertySpec(unit="J/T")})
+    recipe = resolve(tiny_config(epochs=60, optimiser={"lr": 0.02}), data.graph_set)
+    assert train(recipe, data, run_folder).metrics["moment_mae"] < 0.25 * unit
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        (2.0, 0.5, 0.5),
+        (1e-9, 1e-12, 1e-12),
+        (1e-20, 0.0, 1e-20),
+        (-5.0, 1e-15, 5.0),
+        (0.0, 0.0, 1.0),
+        (0.0, 1e-30, 1e-30),
+    ],
+)
+def test_the_deviation_of_a_property(mean: float, std: float, expected: float) -> None:
+    assert deviation(PropertyStatistics(n=3, mean=mean, std=std)) == expected
 
 
 def test_a_property_without_labels_gets_no_head(copper: Any, tiny_config: Callable[..., Any]) -> None:
