@@ -126,17 +126,17 @@ def test_data_of_properties_alone_train_their_head(
     assert outcome.metrics["formation_energy_mae"] < 0.05
 
 
-@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e-23])
-def test_a_property_is_learnt_in_any_unit(
-    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], run_folder: Path, unit: float
+def test_a_property_is_learnt_in_a_unit_that_makes_it_tiny(
+    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], run_folder: Path
 ) -> None:
+    unit = 1e-23
     graphs = [
         replace(g, energy=None, forces=None, stress=None, properties={"moment": unit * (13 in g.numbers)})
         for part in ("valid", "test", "train")
         for g in copper.held[part]
     ]
     data = make_data(graphs, {"moment": PropertySpec(unit="J/T")})
-    recipe = resolve(tiny_config(epochs=60, optimiser={"lr": 0.02}), data.graph_set)
+    recipe = resolve(tiny_config(epochs=40, optimiser={"lr": 0.02}), data.graph_set)
     assert train(recipe, data, run_folder).metrics["moment_mae"] < 0.25 * unit
 
 
