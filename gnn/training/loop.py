@@ -25,7 +25,7 @@ from gnn.training.evaluation import Accumulator
 from gnn.training.losses import label_masks
 from gnn.training.optimiser import make_budget, make_optimiser
 from gnn.training.outcome import Progress, TrainOutcome
-from gnn.training.parallel import Alone, Replicas, gradients, replicas
+from gnn.training.parallel import Alone, Replicas, add_up_gradients, replicas
 from gnn.training.resolve import Recipe
 from gnn.training.schedule import CLOCKS, Budget, Position, learning_rate_factor
 from gnn.training.selection import last_is_kept, least_errors, untrained_errors, validation_score
@@ -226,7 +226,7 @@ class Trainer:
             return {}
         zero = next(iter(self.parameters.values())).new_zeros(())
         whole = {name: losses.get(name, zero).to(zero.dtype).clone() for name in ["loss", *names]}
-        self.processes.add_up([*gradients(self.parameters.values()), *whole.values()])
+        add_up_gradients(self.processes, list(self.parameters.values()), list(whole.values()))
         return whole
 
     def _count_bad_step(self) -> None:
