@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ({"losses": {"handover": (0.9, 0.1)}}, "must rise"),
         ({"preset": "huge"}, "preset"),
         ({"committee": 0}, "committee"),
+        ({"optimiser": {"clip": inf}}, r"optimiser\.clip: .* finite number \(given inf\)"),
+        ({"optimiser": {"lr": inf}}, r"optimiser\.lr: .* finite"),
+        ({"optimiser": {"weight_decay": nan}}, r"optimiser\.weight_decay: .* finite"),
+        ({"losses": {"forces": {"delta": inf}}}, r"losses\.forces\.delta: .* finite"),
+        ({"losses": {"energy": {"weight": inf}}}, r"losses\.energy\.weight: .* finite"),
+        ({"losses": {"properties": {"gap": {"late_weight": inf}}}}, r"losses\.properties\.gap\.late_weight: .* finite"),
+        ({"losses": {"handover": (0.5, nan)}}, r"losses\.handover\.1: .* finite"),
+        ({"data": {"split": {"train": inf}}}, r"data\.split\.train: .* finite"),
+        ({"data": {"outliers": {"max_force": inf}}}, r"data\.outliers\.max_force: .* finite"),
+        ({"minutes": inf}, "minutes: .* finite"),
+        ({"checkpoint_s": inf}, "checkpoint_s: .* finite"),
     ],
 )
 def test_mistakes_are_named(values: dict[str, Any], words: str) -> None:
