@@ -89,7 +89,7 @@ class DataSummary(_Model):
     reference_sources: dict[str, dict[str, str]] = Field(default_factory=dict)
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
-    labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
+    labels: list[str] | None = Field(None, description="what it learnt from: energy, forces, stress, properties")
     theories: list[str] | None = Field(None, description="levels of theory of this data but those only helpers bring")
     before: list[str] = Field(default_factory=list, description="graph sets of the models it was started from")
 
@@ -168,11 +168,13 @@ def write_checkpoint(
     code: str | None = None,
     trained_on: Sequence[str] = (),
     before: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
 ) -> CheckpointManifest:
     """Write a whole checkpoint beside `folder`, then move it into place; an older one there is replaced.
 
     `whitening` (theories, D, D) is what `LastLayer` needs beside a calibration of the kind `last_layer`; `before` are
-    the graph sets of the models that the training was started from.
+    the graph sets of the models that the training was started from; `labels` are what was learnt from, None: all
+    that the data have.
 
     Raises:
         ValueError: the members differ in architecture.
@@ -197,7 +199,7 @@ def write_checkpoint(
         units=UNITS,
         calibration=calibration,
         graph_set_id=graph_set.graph_set_id,
-        data=data_summary(graph_set, before),
+        data=data_summary(graph_set, before, labels),
         metrics=metrics or {},
         training=training or {},
         taken=taken or {},
@@ -231,17 +233,18 @@ def member_tensors(models: Sequence[Model]) -> dict[str, Tensor]:
     }
 
 
-def data_summary(graph_set: GraphSet, before: Sequence[str] = ()) -> DataSummary:
-    """What a checkpoint says of its data."""
+def data_summary(graph_set: GraphSet, before: Sequence[str] = (), labels: Sequence[str] | None = None) -> DataSummary:
+    """What a checkpoint says of its data; `labels` is what was learnt from, None: all that there are."""
+    learnt = graph_set.statistics.labels if labels is None else list(labels)
     return DataSummary(
         graph_set_id=graph_set.graph_set_id,
         inputs=graph_set.inputs,
         split_counts={str(split): n for split, n in graph_set.split_counts.items()},
         split_seed=graph_set.split_seed,
         reference_sources={t: {e: str(s) for e, s in r.source.items()} for t, r in graph_set.references.items()},
-        energy_kinds=dict(graph_set.energy_kinds),
+        energy_kinds=dict(graph_set.energy_kinds) if "energy" in learnt else {},
         elements=list(graph_set.elements),
-        labels=graph_set.statistics.labels,
+        labels=learnt,
         theories=graph_set.own_theories,
         before=list(before),
     )

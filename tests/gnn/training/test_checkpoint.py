@@ -167,6 +167,26 @@ def test_the_card_says_what_a_model_without_energies_is_good_for(
     assert said in card if said else "without energies" not in card
 
 
+@pytest.mark.parametrize(
+    ("labels", "knows", "kinds"),
+    [
+        (None, True, {"emt/ase": "energy"}),
+        (["energy"], True, {"emt/ase": "energy"}),
+        (["forces"], True, {}),
+        (["gap"], False, {}),
+    ],
+)
+def test_only_what_was_learnt_from_is_known(
+    members: list[Model], copper: Any, tmp_path: Path, labels: list[str] | None, knows: bool, kinds: dict[str, str]
+) -> None:
+    graph_set = copper.graph_set.model_copy(update={"energy_kinds": {"emt/ase": "energy"}})
+    write_checkpoint(tmp_path / "c", members[:1], name="c", graph_set=graph_set, labels=labels)
+    manifest = read_manifest(tmp_path / "c")
+    assert manifest.knows_energies == knows
+    assert manifest.data.energy_kinds == kinds
+    assert manifest.data.labels == (labels or ["energy", "forces", "stress"])
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()

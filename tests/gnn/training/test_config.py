@@ -190,6 +190,22 @@ def test_a_property_that_weighs_nothing_is_not_trained_nor_offered(
         resolve(tiny_config(losses={"properties": {"gapp": {"weight": 2.0}}}), data.graph_set)
 
 
+def test_what_weighs_nothing_is_not_learnt_and_something_must_be(
+    copper: Any, tiny_config: Callable[..., Any], make_data: Callable[..., Any]
+) -> None:
+    off = {name: {"weight": 0.0} for name in ("energy", "forces", "stress")}
+    with pytest.raises(InputError, match="nothing to learn: of energy, forces, stress every loss weighs 0"):
+        resolve(tiny_config(losses=off), copper.graph_set)
+    rising = off | {"forces": {"weight": 0.0, "late_weight": 1.0}}
+    assert resolve(tiny_config(losses=rising), copper.graph_set).labels == ("forces",)
+    graphs = [replace(g, properties={"gap": 0.1 * k}) for k, g in enumerate(copper.held["train"])]
+    data = make_data(graphs, {"gap": PropertySpec(unit="eV")})
+    assert resolve(tiny_config(), data.graph_set).labels == ("energy", "forces", "stress", "gap")
+    assert resolve(tiny_config(losses=off), data.graph_set).labels == ("gap",)
+    with pytest.raises(InputError, match="of energy, forces, stress, gap every loss weighs 0"):
+        resolve(tiny_config(losses=off | {"properties": {"gap": {"weight": 0.0}}}), data.graph_set)
+
+
 def test_a_start_gives_its_weights(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:
     first = train(resolve(tiny_config(epochs=8), copper.graph_set), copper, run_folder)
     weights = dict(first.model.named_parameters())
