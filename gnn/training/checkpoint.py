@@ -23,7 +23,7 @@ from gnn import __version__
 from gnn.errors import InputError
 from gnn.files import file_sha256, fsync_folder, write_text
 from gnn.graphs.graph_set import GraphSet, LakeInput
-from gnn.models.config import ModelConfig
+from gnn.models.config import MAX_DEPTH, ModelConfig
 from gnn.models.model import Model, build_model
 from gnn.training.card import model_card
 from gnn.training.config import describe_validation
@@ -32,8 +32,6 @@ CHECKPOINT_VERSION = 1
 WEIGHTS_NAME, MANIFEST_NAME, CARD_NAME = "model.safetensors", "model.json", "README.md"
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_HEADER_BYTES = 64 << 20
-MAX_DEPTH = 100
-"""Layers that no sound network exceeds."""
 SLACK, SMALL_MODEL = 8, 1 << 22
 """A network may not want matrices of more than this many times the file's numbers, or than a small model's."""
 UNITS = {"energy": "eV", "length": "Å", "force": "eV/Å", "stress": "eV/Å^3, positive = tension, xx yy zz yz xz xy"}
@@ -390,7 +388,7 @@ def check_size(path: Path, manifest: CheckpointManifest) -> None:
         ("edge_channels", config.message_channels, wide),
         ("radial_hidden", max(config.radial_hidden), wide),
         ("readout_hidden", config.readout_hidden, wide),
-        ("element_rank", config.element_rank, wide),
+        ("element_rank", config.rank, wide),
         ("n_radial", config.n_radial, wide),
         ("layers", config.layers, deep),
         ("radial_hidden", len(config.radial_hidden), deep),
@@ -399,16 +397,17 @@ def check_size(path: Path, manifest: CheckpointManifest) -> None:
         if size > limit:
             raise InputError(f"{path} is too small for model.{name} = {size}: its manifest was changed")
     total = sum(math.prod(info.shape) for info in manifest.tensors.values())
-    if largest_matrix(config) * config.layers > max(SLACK * total, SMALL_MODEL):
+    if largest_matrices(config) > max(SLACK * total, SMALL_MODEL):
         raise InputError(f"{path} is too small for the widths of its network: its manifest was changed")
 
 
-def largest_matrix(config: ModelConfig) -> int:
-    """Numbers in the largest weight matrix between two neighbouring widths of the network."""
+def largest_matrices(config: ModelConfig) -> int:
+    """Numbers in the largest weight matrix between two neighbouring widths, or in those that every layer has one of."""
     radial = [config.n_radial, *config.radial_hidden, config.message_channels]
-    pairs = [*pairwise(radial), (config.channels, config.channels), (config.channels, config.message_channels)]
-    pairs += [(config.channels, config.readout_hidden), (config.channels, config.element_rank)]
-    return max(a * b for a, b in pairs)
+    once = [*pairwise(radial), (config.channels, config.readout_hidden)]
+    in_layers = [(config.channels, config.channels), (config.channels, config.message_channels)]
+    in_layers.append((config.channels, config.rank))
+    return max(*(a * b for a, b in once), *(a * b * config.layers for a, b in in_layers))
 
 
 def build_member(path: Path, manifest: CheckpointManifest, tensors: dict[str, Tensor], k: int) -> Model:

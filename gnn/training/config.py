@@ -250,7 +250,7 @@ def describe_validation(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         where = f"{'.'.join(str(part) for part in item['loc'])}: " if item["loc"] else ""
-        given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r})"
+        given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r:.100})"
         parts.append(f"{where}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(parts)
 

@@ -17,7 +17,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
 from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import DEFAULT_LR, cutoff_of, deviation, energy_scale, resolve
+from gnn.training.resolve import DEFAULT_LR, check_overrides, cutoff_of, deviation, energy_scale, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -117,6 +117,11 @@ def test_what_the_data_decide_cannot_be_set(copper: Any, tiny_config: Callable[.
         resolve(tiny_config(model={"cutoff": 3.0}), copper.graph_set)
     with pytest.raises(InputError, match="chanels"):
         resolve(tiny_config(model={"chanels": 3}), copper.graph_set)
+    with pytest.raises(InputError, match=r"model: layers: .* less than or equal to 100 \(given 101\)"):
+        check_overrides(tiny_config(model={"layers": 101}))
+    with pytest.raises(InputError, match="radial_hidden") as caught:
+        check_overrides(tiny_config(model={"radial_hidden": [2] * 10**5}))
+    assert len(str(caught.value)) < 300
 
 
 def test_data_of_properties_alone_train_their_head(
