@@ -259,6 +259,7 @@ def write_plan(
         code=code_version(),
         trained_on=sorted({name for outcome in outcomes for name in outcome.trained_on}),
         before=plan.before,
+        labels=plan.members[0].recipe.labels,
     )
 
 

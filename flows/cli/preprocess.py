@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,8 +53,8 @@ def preprocess(
 
     if split_by not in ("group", "structure"):
         raise InputError(f"--split-by {split_by!r} is neither group nor structure")
-    if not max_force >= 0:
-        raise InputError(f"--max-force {max_force:g} eV/Å would drop everything; give 0 to keep all")
+    if not 0 <= max_force < inf:
+        raise InputError(f"--max-force {max_force:g} eV/Å is no largest force; give 0 to keep all")
     by: SplitBy = "group" if split_by == "group" else "structure"
     shares = parse_shares(split) if split else None
     outliers = OutlierRule(max_force=max_force)

@@ -237,6 +237,8 @@ def manifest(
     used = np.concatenate([roles.rows(name) for name in SPLITS])
     numbers = np.unique(columns.atoms_of(used))
     theories = {columns.theory[row] for row in used}
+    energies = energies.among(theories)
+    references = {theory: found for theory, found in references.items() if theory in theories}
     own_theories = {columns.theory[row] for row in used if columns.dataset[row] not in helped}
     n_helping = sum(helped.values())
     repeats = own_repeats(len(roles.rows("train")) - n_helping, n_helping, spec.helper_share)

@@ -6,7 +6,8 @@ free energy where that is the same number; rows without that kind keep their for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +42,11 @@ class EnergyChoice:
         """Those of `rows` that have no label left."""
         labelled = columns.has_labels_beside_energy() | self.known
         return [int(row) for row in rows if not labelled[row]]
+
+    def among(self, theories: Container[str]) -> EnergyChoice:
+        """The same, silent on other levels of theory than these."""
+        kinds = {theory: kind for theory, kind in self.kinds.items() if theory in theories}
+        return replace(self, kinds=kinds, masked={theory: n for theory, n in self.masked.items() if theory in theories})
 
     def notes(self) -> list[str]:
         """Remarks for people about what was masked."""

@@ -12,7 +12,7 @@ DEFAULT_FLAGS = ("high-energy", "implausible", "large-stress", "scf-unconverged"
 class OutlierRule(BaseModel):
     """What is dropped, and counted under its reason; everything else is kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_force: float | None = Field(
         default=50.0,

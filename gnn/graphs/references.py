@@ -48,7 +48,7 @@ def _fitted(
     wanted: Sequence[str],
 ) -> dict[str, float]:
     """What the `wanted` elements that occur have an atom (eV) beside what is known."""
-    occurring: NDArray[np.bool_] = np.any(np.reshape(counts, (-1, len(elements))) > 0, axis=0)
+    occurring: NDArray[np.bool_] = np.any(counts > 0, axis=0)
     columns = [k for k, element in enumerate(elements) if element in wanted and occurring[k]]
     offsets = np.array([known.get(element, 0.0) for element in elements])
     solution = _least_norm(_reduced_chunks(counts, energies, offsets, columns), len(columns))

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gnn.structures.properties import PropertyName, PropertySpec
 
 Positive = Annotated[int, Field(gt=0)]
+MAX_DEPTH = 100
+"""Layers that no sound network exceeds."""
 MAX_DEGREE = 4
 """Highest degree of the spherical harmonics that are written out."""
 TENSOR_DEGREE = 2
@@ -45,7 +47,7 @@ class ModelConfig(BaseModel):
     """Features an atom carries for each spherical component."""
     edge_channels: Positive | None = None
     """Radial functions of the density of bonds; None = `channels`, for `tensor` half of them."""
-    layers: Positive = 2
+    layers: Annotated[int, Field(gt=0, le=MAX_DEPTH)] = 2
     """Rounds of message passing; information travels `layers` cutoffs (`tensor`: one more)."""
     correlation: Literal[1, 2, 3] = 3
     """Order of the products of the density: 1, 2, 3 = pair, triplet, quadruplet operators."""
@@ -58,10 +60,10 @@ class ModelConfig(BaseModel):
     """Bessel functions of the distance."""
     envelope_power: Annotated[int, Field(ge=3)] = 5
     """Power p of the polynomial envelope; the energy has two continuous derivatives at the cutoff."""
-    radial_hidden: Annotated[list[Positive], Field(min_length=1)] = [64, 64]
+    radial_hidden: Annotated[list[Positive], Field(min_length=1, max_length=MAX_DEPTH)] = [64, 64]
     """Widths of the radial network's hidden layers."""
     element_rank: Positive = 16
-    """Rank of the element dependence of the product weights."""
+    """Rank of the element dependence of the product weights, at most the number of elements."""
     readout_hidden: Positive = 16
     """Width of the last layer's readout and of the property heads."""
     mean_neighbours: Annotated[float, Field(gt=0)] = 16.0
@@ -131,6 +133,11 @@ class ModelConfig(BaseModel):
     def shifts_properties(self) -> bool:
         """Whether a level of theory has a say in its properties."""
         return self.property_shifts or len(self.theories) > 1
+
+    @property
+    def rank(self) -> int:
+        """Rank of the element dependence, which cannot exceed the number of elements."""
+        return min(self.element_rank, len(self.elements))
 
     @property
     def message_channels(self) -> int:

@@ -23,7 +23,7 @@ from gnn import __version__
 from gnn.errors import InputError
 from gnn.files import file_sha256, fsync_folder, write_text
 from gnn.graphs.graph_set import GraphSet, LakeInput
-from gnn.models.config import ModelConfig
+from gnn.models.config import MAX_DEPTH, ModelConfig
 from gnn.models.model import Model, build_model
 from gnn.training.card import model_card
 from gnn.training.config import describe_validation
@@ -32,8 +32,6 @@ CHECKPOINT_VERSION = 1
 WEIGHTS_NAME, MANIFEST_NAME, CARD_NAME = "model.safetensors", "model.json", "README.md"
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_HEADER_BYTES = 64 << 20
-MAX_DEPTH = 100
-"""Layers that no sound network exceeds."""
 SLACK, SMALL_MODEL = 8, 1 << 22
 """A network may not want matrices of more than this many times the file's numbers, or than a small model's."""
 UNITS = {"energy": "eV", "length": "Å", "force": "eV/Å", "stress": "eV/Å^3, positive = tension, xx yy zz yz xz xy"}
@@ -89,7 +87,7 @@ class DataSummary(_Model):
     reference_sources: dict[str, dict[str, str]] = Field(default_factory=dict)
     energy_kinds: dict[str, Literal["energy", "free_energy"]] = Field(default_factory=dict)
     elements: list[str] | None = Field(None, description="of this data; a model may know more from its --init")
-    labels: list[str] | None = Field(None, description="what there was to learn: energy, forces, stress, properties")
+    labels: list[str] | None = Field(None, description="what it learnt from: energy, forces, stress, properties")
     theories: list[str] | None = Field(None, description="levels of theory of this data but those only helpers bring")
     before: list[str] = Field(default_factory=list, description="graph sets of the models it was started from")
 
@@ -168,11 +166,13 @@ def write_checkpoint(
     code: str | None = None,
     trained_on: Sequence[str] = (),
     before: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
 ) -> CheckpointManifest:
     """Write a whole checkpoint beside `folder`, then move it into place; an older one there is replaced.
 
     `whitening` (theories, D, D) is what `LastLayer` needs beside a calibration of the kind `last_layer`; `before` are
-    the graph sets of the models that the training was started from.
+    the graph sets of the models that the training was started from; `labels` are what was learnt from, None: all
+    that the data have.
 
     Raises:
         ValueError: the members differ in architecture.
@@ -197,7 +197,7 @@ def write_checkpoint(
         units=UNITS,
         calibration=calibration,
         graph_set_id=graph_set.graph_set_id,
-        data=data_summary(graph_set, before),
+        data=data_summary(graph_set, before, labels),
         metrics=metrics or {},
         training=training or {},
         taken=taken or {},
@@ -231,17 +231,18 @@ def member_tensors(models: Sequence[Model]) -> dict[str, Tensor]:
     }
 
 
-def data_summary(graph_set: GraphSet, before: Sequence[str] = ()) -> DataSummary:
-    """What a checkpoint says of its data."""
+def data_summary(graph_set: GraphSet, before: Sequence[str] = (), labels: Sequence[str] | None = None) -> DataSummary:
+    """What a checkpoint says of its data; `labels` is what was learnt from, None: all that there are."""
+    learnt = graph_set.statistics.labels if labels is None else list(labels)
     return DataSummary(
         graph_set_id=graph_set.graph_set_id,
         inputs=graph_set.inputs,
         split_counts={str(split): n for split, n in graph_set.split_counts.items()},
         split_seed=graph_set.split_seed,
         reference_sources={t: {e: str(s) for e, s in r.source.items()} for t, r in graph_set.references.items()},
-        energy_kinds=dict(graph_set.energy_kinds),
+        energy_kinds=dict(graph_set.energy_kinds) if "energy" in learnt else {},
         elements=list(graph_set.elements),
-        labels=graph_set.statistics.labels,
+        labels=learnt,
         theories=graph_set.own_theories,
         before=list(before),
     )
@@ -387,7 +388,7 @@ def check_size(path: Path, manifest: CheckpointManifest) -> None:
         ("edge_channels", config.message_channels, wide),
         ("radial_hidden", max(config.radial_hidden), wide),
         ("readout_hidden", config.readout_hidden, wide),
-        ("element_rank", config.element_rank, wide),
+        ("element_rank", config.rank, wide),
         ("n_radial", config.n_radial, wide),
         ("layers", config.layers, deep),
         ("radial_hidden", len(config.radial_hidden), deep),
@@ -396,16 +397,17 @@ def check_size(path: Path, manifest: CheckpointManifest) -> None:
         if size > limit:
             raise InputError(f"{path} is too small for model.{name} = {size}: its manifest was changed")
     total = sum(math.prod(info.shape) for info in manifest.tensors.values())
-    if largest_matrix(config) * config.layers > max(SLACK * total, SMALL_MODEL):
+    if largest_matrices(config) > max(SLACK * total, SMALL_MODEL):
         raise InputError(f"{path} is too small for the widths of its network: its manifest was changed")
 
 
-def largest_matrix(config: ModelConfig) -> int:
-    """Numbers in the largest weight matrix between two neighbouring widths of the network."""
+def largest_matrices(config: ModelConfig) -> int:
+    """Numbers in the largest weight matrix between two neighbouring widths, or in those that every layer has one of."""
     radial = [config.n_radial, *config.radial_hidden, config.message_channels]
-    pairs = [*pairwise(radial), (config.channels, config.channels), (config.channels, config.message_channels)]
-    pairs += [(config.channels, config.readout_hidden), (config.channels, config.element_rank)]
-    return max(a * b for a, b in pairs)
+    once = [*pairwise(radial), (config.channels, config.readout_hidden)]
+    in_layers = [(config.channels, config.channels), (config.channels, config.message_channels)]
+    in_layers.append((config.channels, config.rank))
+    return max(*(a * b for a, b in once), *(a * b * config.layers for a, b in in_layers))
 
 
 def build_member(path: Path, manifest: CheckpointManifest, tensors: dict[str, Tensor], k: int) -> Model:

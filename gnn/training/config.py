@@ -24,7 +24,7 @@ NOT_IN_DIGEST = {"device", "threads", "register_as", "checkpoint_s", "data", "co
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -163,9 +163,7 @@ class TrainConfig(_Section):
     ema: EmaConfig = EmaConfig()
     losses: LossConfig = LossConfig()
     epochs: int | None = Field(default=None, ge=1, description="budget in passes over the training split")
-    minutes: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="budget in minutes of wall time, summed over resumes"
-    )
+    minutes: float | None = Field(default=None, gt=0, description="budget in minutes of wall time, summed over resumes")
     clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: minutes are CPU time of each member")
     seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights and batch order; member K uses seed + K")
     committee: int = Field(default=1, ge=1, le=64, description="members, trained with different seeds")
@@ -252,7 +250,7 @@ def describe_validation(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         where = f"{'.'.join(str(part) for part in item['loc'])}: " if item["loc"] else ""
-        given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r})"
+        given = "" if isinstance(item["input"], dict | BaseModel) else f" (given {item['input']!r:.100})"
         parts.append(f"{where}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(parts)
 

@@ -86,11 +86,15 @@ def continued(
     out. Known properties keep their scales.
 
     Raises:
-        InputError: another cutoff.
+        InputError: another cutoff, or a known property is declared otherwise.
     """
     known = start.model
     if abs(graph_set.cutoff - known.cutoff) > 1e-9:
         raise InputError(f"--init has cutoff {known.cutoff:g} Å, the graphs {graph_set.cutoff:g} Å; set data.cutoff")
+    for name in sorted(properties.keys() & known.properties.keys()):
+        if properties[name] != known.properties[name]:
+            theirs, ours = _declared(known.properties[name]), _declared(properties[name])
+            raise InputError(f"property {name}: --init has it {theirs}, the data {ours}; declare it alike")
     added = additions(start, graph_set, properties)
     return known.model_copy(
         update={
@@ -103,6 +107,10 @@ def continued(
             "property_shifts": known.shifts_properties,
         }
     )
+
+
+def _declared(spec: PropertySpec) -> str:
+    return f"in {spec.unit}, of each {spec.level}, {'extensive' if spec.extensive else 'intensive'}"
 
 
 def first_references(start: Start, graph_set: GraphSet) -> References:

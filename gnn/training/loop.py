@@ -25,10 +25,10 @@ from gnn.training.evaluation import Accumulator
 from gnn.training.losses import label_masks
 from gnn.training.optimiser import make_budget, make_optimiser
 from gnn.training.outcome import Progress, TrainOutcome
-from gnn.training.parallel import Alone, Replicas, gradients, replicas
+from gnn.training.parallel import Alone, Replicas, add_up_gradients, replicas
 from gnn.training.resolve import Recipe
 from gnn.training.schedule import CLOCKS, Budget, Position, learning_rate_factor
-from gnn.training.selection import last_is_kept, untrained_errors, validation_score
+from gnn.training.selection import last_is_kept, least_errors, untrained_errors, validation_score
 from gnn.training.state import EpochRecord, TrainState
 from gnn.training.step import Step, make_step
 from gnn.training.tracker import NullTracker, Tracker
@@ -226,7 +226,7 @@ class Trainer:
             return {}
         zero = next(iter(self.parameters.values())).new_zeros(())
         whole = {name: losses.get(name, zero).to(zero.dtype).clone() for name in ["loss", *names]}
-        self.processes.add_up([*gradients(self.parameters.values()), *whole.values()])
+        add_up_gradients(self.processes, list(self.parameters.values()), list(whole.values()))
         return whole
 
     def _count_bad_step(self) -> None:
@@ -339,7 +339,8 @@ class Trainer:
         return None if limits.max_edges is None else limits.max_edges * limits.valid_factor
 
     def _score(self, metrics: dict[str, float]) -> float:
-        return validation_score(metrics, untrained_errors(self.config.losses))
+        least = least_errors(self.recipe.scales.properties)
+        return validation_score(metrics, untrained_errors(self.config.losses), least)
 
     def _keep_best(self, score: float | None, metrics: dict[str, float]) -> None:
         state = self.state

@@ -104,6 +104,18 @@ def own_device(device: str, local_rank: int) -> torch.device:
     return place
 
 
+def add_up_gradients(processes: Replicas, parameters: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Replace gradients and `others` by their sums over all processes, in one message.
+
+    A parameter that no process has a gradient for keeps none: zeros would let the optimiser's momentum move it.
+    """
+    known = others[0].new_tensor([parameter.grad is not None for parameter in parameters])
+    processes.add_up([*gradients(parameters), known, *others])
+    for parameter, n_processes in zip(parameters, known.tolist(), strict=True):
+        if n_processes == 0:
+            parameter.grad = None
+
+
 def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """The gradient of every parameter, zeros where it has none yet."""
     found = []

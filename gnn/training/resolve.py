@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from gnn.errors import InputError
-from gnn.graphs.graph_set import GraphSet, Statistics
+from gnn.graphs.graph_set import GraphSet, PropertyStatistics, Statistics
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.model import Model, build_model
 from gnn.models.presets import preset_fields
@@ -22,7 +22,7 @@ from gnn.training.data import TrainingData
 from gnn.training.ema import copy_weights
 from gnn.training.energy_weights import LEAST_FORCE, energy_spread, with_energy_weights
 from gnn.training.finetune import Start, additions, continued, grown, settled, unsettled
-from gnn.training.losses import Scales, Wanted
+from gnn.training.losses import Scales, Wanted, term_config
 
 PRESET_CUTOFF: dict[PresetName, float] = {"small": 5.0, "default": 5.0, "accurate": 6.0}
 DEFAULT_LR = {"muon": 4e-2, "adamw": 2e-2}
@@ -31,8 +31,12 @@ TUNING_LR = 2e-3
 """From a trained model's weights."""
 MOST_NAMED = 12
 """Elements that are named one by one."""
+ROUNDING = 1e-9
+"""Deviations that are a smaller part of the mean are its rounding errors."""
 IN_MOTION = 0.1
 """Å of energy spread over force: a set below it shows few molecules in motion, one above it many structures."""
+DERIVED = ("energy", "forces", "stress")
+"""What a network's energy is trained by."""
 FROM_DATA = (
     "elements",
     "cutoff",
@@ -52,7 +56,8 @@ FROM_DATA = (
 class Recipe:
     """One training, fully decided: nothing in it is still to be taken from the data.
 
-    header: digest of all that decides the result; remarks: what was taken from where, for people.
+    header: digest of all that decides the result; labels: what is learnt from, as `Statistics.labels` names it;
+    remarks: what was taken from where, for people.
     """
 
     config: TrainConfig
@@ -62,6 +67,7 @@ class Recipe:
     scales: Scales
     wanted: Wanted
     header: str
+    labels: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     initial_weights: Callable[[Model], dict[str, Tensor]] | None = None
 
@@ -91,12 +97,14 @@ def resolve(
     `data` is looked at only where a start lacks elements or theories, for their reference energies.
 
     Raises:
-        InputError: an override is unknown or contradicts the data, or the start does not fit the data.
+        InputError: an override is unknown or contradicts the data, the start does not fit the data, or nothing is to
+            be learnt.
     """
     losses = with_energy_weights(config.losses, graph_set.statistics)
     optimiser = with_radial_optimiser(config.optimiser, graph_set.statistics)
     config = config.model_copy(update={"losses": losses, "optimiser": optimiser})
     model = model_config(config, graph_set, start)
+    labels = trained_labels(graph_set, config.losses, model.properties)
     max_atoms = config.batch.max_atoms or atoms_a_batch(graph_set.statistics, graph_set.n_own)
     lr = config.optimiser.lr or (DEFAULT_LR[config.optimiser.kind] if start is None else TUNING_LR)
     decided = {"model": model.model_dump(mode="json"), "lr": lr, "max_atoms": max_atoms}
@@ -113,6 +121,7 @@ def resolve(
         scales=scales_of(model, graph_set),
         wanted=wanted,
         header=run_digest(config, graph_set.graph_set_id, None if start is None else start.sha256, decided),
+        labels=labels,
         remarks=remarks_on(config, model, graph_set, start, batches),
         initial_weights=None if start is None else partial(grown, start),
     )
@@ -266,10 +275,31 @@ def trained_properties(graph_set: GraphSet, losses: LossConfig) -> dict[str, Pro
     return {name: spec for name, spec in declared.items() if name in counted - switched_off}
 
 
+def trained_labels(graph_set: GraphSet, losses: LossConfig, properties: Container[str]) -> tuple[str, ...]:
+    """The labels of the training split that the loss gives a weight; `properties` are those that have one.
+
+    Raises:
+        InputError: there are none.
+    """
+    known = graph_set.statistics.labels
+    derived = {name for name in DERIVED if not term_config(losses, name).is_off}
+    found = tuple(name for name in known if name in properties or name in derived)
+    if not found:
+        raise InputError(f"losses: nothing to learn: of {', '.join(known) or 'no labels'} every loss weighs 0")
+    return found
+
+
 def property_scales(graph_set: GraphSet, names: Iterable[str]) -> dict[str, PropertyScale]:
-    """Mean and standard deviation of each of these properties."""
+    """Mean and deviation of each of these properties."""
     found = graph_set.statistics.properties
-    return {name: PropertyScale(mean=found[name].mean, std=max(found[name].std, 1e-6)) for name in names}
+    return {name: PropertyScale(mean=found[name].mean, std=deviation(found[name])) for name in names}
+
+
+def deviation(found: PropertyStatistics) -> float:
+    """The standard deviation of a property in its unit; of one that is always the same its size, else 1."""
+    if found.std > ROUNDING * abs(found.mean):
+        return found.std
+    return abs(found.mean) or 1.0
 
 
 def scales_of(model: ModelConfig, graph_set: GraphSet) -> Scales:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+import sys
+from collections.abc import Container, Mapping
 
 from gnn.training.config import LossConfig, TermConfig
 
@@ -19,6 +20,8 @@ OF_TERMS = {
 """The error that each term of the loss lowers."""
 LEAST = {"energy_mae_mev_per_atom": 0.01, "force_mae_mev_per_angstrom": 0.1, "stress_mae_gpa": 1e-3}
 """Errors below these are all alike: of forces that symmetry forbids the logarithm would count rounding errors."""
+LEAST_OF_SCALE = 1e-6
+"""The same of properties, as part of their deviation."""
 
 
 def untrained_errors(losses: LossConfig) -> frozenset[str]:
@@ -27,15 +30,23 @@ def untrained_errors(losses: LossConfig) -> frozenset[str]:
     return frozenset(error for error, term in terms.items() if term.is_off)
 
 
-def validation_score(metrics: dict[str, float], left_out: Container[str] = ()) -> float:
+def least_errors(scales: Mapping[str, float]) -> dict[str, float]:
+    """Errors that count as none, by name; `scales` are the deviations of the properties in their units."""
+    return LEAST | {f"{name}_mae": LEAST_OF_SCALE * scale for name, scale in scales.items()}
+
+
+def validation_score(
+    metrics: dict[str, float], left_out: Container[str] = (), least: Mapping[str, float] = LEAST
+) -> float:
     """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better.
 
-    `left_out`: errors that do not count. Infinite where an error is no number.
+    `left_out`: errors that do not count; `least`: errors below these are all alike. Infinite where one is no number.
     """
     errors = {name: value for name, value in metrics.items() if "mae" in name and name not in left_out}
     if not all(math.isfinite(value) for value in errors.values()):
         return math.inf
-    return sum(math.log(max(value, LEAST.get(name, 1e-12))) for name, value in errors.items()) / max(1, len(errors))
+    logarithms = [math.log(max(value, least.get(name, sys.float_info.min))) for name, value in errors.items()]
+    return sum(logarithms) / max(1, len(errors))
 
 
 def last_is_kept(last: float, best: float, n_valid: int) -> bool:

@@ -261,6 +261,7 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(filled, sluice):
         (["toy", "--split", "half"], "--split 'half'"),
         (["toy", "--split-by", "mood"], "--split-by 'mood'"),
         (["toy", "--max-force", "-1"], "--max-force"),
+        (["toy", "--max-force", "inf"], "--max-force"),
         (["toy", "--cluster", "moon"], "unknown cluster 'moon'"),
     ],
 )

@@ -255,6 +255,32 @@ def test_held_out_elements_without_reference_are_dropped(workshop, record):
     assert dropped > 0
 
 
+def test_a_theory_that_is_not_selected_leaves_no_trace(workshop, record):
+    other = [record(100, theory="r2scan/toy"), record(101, theory="r2scan/toy", energy=None, free_energy=-1.0)]
+    workshop.append("toy", [record(s) for s in range(30)] + other)
+    split = {"train": 5, "valid": 2, "test": 2}
+    sets = [workshop.preprocess("toy", cutoff=4.0, split=split, split_by="structure", seed=s)[0] for s in range(6)]
+    absent = [graph_set for graph_set in sets if "r2scan/toy" not in graph_set.theories]
+    assert absent
+    for graph_set in absent:
+        assert_adds_up(graph_set, 32)
+        assert set(graph_set.references) == set(graph_set.energy_kinds) == {"pbe/toy"}
+        assert graph_set.masked_energies == {}
+        assert graph_set.notes == []
+
+
+def test_a_theory_whose_only_energy_is_held_out_has_no_references(workshop, record):
+    slopes = [record(100 + s, theory="r2scan/toy", energy=None) for s in range(6)]
+    workshop.append("toy", [record(s) for s in range(20)] + slopes + [record(200, theory="r2scan/toy")])
+    sets = [workshop.preprocess("toy", cutoff=4.0, split_by="structure", seed=s)[0] for s in range(8)]
+    held_out = [graph_set for graph_set in sets if graph_set.dropped]
+    assert held_out
+    for graph_set in held_out:
+        assert_adds_up(graph_set, 27)
+        assert graph_set.dropped == {"element-without-reference": 1}
+        assert graph_set.references["r2scan/toy"].energies == {}
+
+
 def test_counts_leave_the_rest_out(workshop, record):
     workshop.append("toy", [record(s) for s in range(100)])
     graph_set, _ = workshop.preprocess(

@@ -78,8 +78,9 @@ def test_an_element_without_energy_is_refused():
     assert found.energies == {"Li": pytest.approx(-2.0)}
 
 
-def test_no_structures_and_no_atoms_give_nothing():
-    assert fit_references(["Li"], np.zeros((0, 1), dtype=int), np.zeros(0)).energies == {}
+@pytest.mark.parametrize("elements", [["Li"], []])
+def test_no_structures_and_no_atoms_give_nothing(elements):
+    assert fit_references(elements, np.zeros((0, len(elements)), dtype=int), np.zeros(0)).energies == {}
 
 
 def test_chunks_do_not_matter(monkeypatch):

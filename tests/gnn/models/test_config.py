@@ -25,6 +25,8 @@ from gnn.structures.properties import PropertySpec
         ({"edge_l_max": 5}, "edge_l_max"),
         ({"cutoff": 0.0}, "cutoff"),
         ({"channels": 0}, "channels"),
+        ({"layers": 101}, "layers"),
+        ({"radial_hidden": [8] * 101}, "radial_hidden"),
         ({"references": {"pbe": {"H": 0.0}}}, "pbe"),
         ({"references": {"default": {"Zz": 0.0}}}, "Zz"),
         ({"bonding": {"default": {"H": float("nan")}}}, "not finite"),
@@ -78,6 +80,11 @@ def test_tensor_features_have_one_degree() -> None:
 def test_radial_functions_of_a_message_follow_the_channels() -> None:
     assert [ModelConfig(elements=["H"], family=family).message_channels for family in ("ace", "tensor")] == [64, 32]
     assert ModelConfig(elements=["H"], family="tensor", edge_channels=5).message_channels == 5
+
+
+def test_the_rank_is_at_most_the_number_of_elements() -> None:
+    assert ModelConfig(elements=["H", "C"], element_rank=100).rank == 2
+    assert ModelConfig(elements=["H", "C"], element_rank=1).rank == 1
 
 
 def test_unknown_preset_lists_the_known() -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from gnn.errors import InputError
 from gnn.files import file_sha256
+from gnn.models.config import ModelConfig
 from gnn.models.model import Model, build_model
 from gnn.training.card import model_card
 from gnn.training.checkpoint import (
@@ -32,8 +33,6 @@ from gnn.training.checkpoint import (
 
 @pytest.fixture(scope="module")
 def members(request: pytest.FixtureRequest) -> list[Model]:
-    from gnn.models.config import ModelConfig
-
     config = ModelConfig(
         elements=["Al", "Cu"], cutoff=4.0, channels=4, layers=1, correlation=2, edge_l_max=1, n_radial=4,
         radial_hidden=[8], theories=["emt/ase"], references={"emt/ase": {"Al": -1.0, "Cu": -2.0}},
@@ -167,6 +166,26 @@ def test_the_card_says_what_a_model_without_energies_is_good_for(
     assert said in card if said else "without energies" not in card
 
 
+@pytest.mark.parametrize(
+    ("labels", "knows", "kinds"),
+    [
+        (None, True, {"emt/ase": "energy"}),
+        (["energy"], True, {"emt/ase": "energy"}),
+        (["forces"], True, {}),
+        (["gap"], False, {}),
+    ],
+)
+def test_only_what_was_learnt_from_is_known(
+    members: list[Model], copper: Any, tmp_path: Path, labels: list[str] | None, knows: bool, kinds: dict[str, str]
+) -> None:
+    graph_set = copper.graph_set.model_copy(update={"energy_kinds": {"emt/ase": "energy"}})
+    write_checkpoint(tmp_path / "c", members[:1], name="c", graph_set=graph_set, labels=labels)
+    manifest = read_manifest(tmp_path / "c")
+    assert manifest.knows_energies == knows
+    assert manifest.data.energy_kinds == kinds
+    assert manifest.data.labels == (labels or ["energy", "forces", "stress"])
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
@@ -205,6 +224,26 @@ def test_an_architecture_larger_than_its_weights_takes_no_memory(checkpoint: Pat
     change_manifest(checkpoint, lambda values: values["model"].update({field: value}))
     with pytest.raises(InputError, match=f"model.{field}"):
         read_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("family", ["ace", "tensor"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"element_rank": 100},
+        {"element_rank": 10**6},
+        {"layers": 100, "n_radial": 1, "radial_hidden": [1]},
+        {"layers": 12, "radial_hidden": [1500, 1500]},
+        {"readout_hidden": 90_000, "channels": 64, "layers": 9},
+        {"radial_hidden": [2] * 100},
+    ],
+)
+def test_what_can_be_trained_can_be_read(copper: Any, tmp_path: Path, family: Any, changes: dict[str, Any]) -> None:
+    small = {"channels": 2, "correlation": 1, "n_radial": 2, "radial_hidden": [2]}
+    own = {"edge_l_max": 0} if family == "ace" else {}
+    config = ModelConfig(elements=["Al", "Cu"], family=family, cutoff=4.0, **(small | own | changes))
+    write_checkpoint(tmp_path / "c", [build_model(config)], name="c", graph_set=copper.graph_set)
+    assert read_checkpoint(tmp_path / "c")[1][0].config == config
 
 
 def test_another_schema_version_is_refused(checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config, read_config, run_digest
 from gnn.training.finetune import Start
 from gnn.training.loop import train
-from gnn.training.resolve import DEFAULT_LR, cutoff_of, energy_scale, resolve
+from gnn.training.resolve import DEFAULT_LR, check_overrides, cutoff_of, deviation, energy_scale, resolve
 from gnn.training.tracker import CurveFile
 
 
@@ -39,6 +40,17 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ({"losses": {"handover": (0.9, 0.1)}}, "must rise"),
         ({"preset": "huge"}, "preset"),
         ({"committee": 0}, "committee"),
+        ({"optimiser": {"clip": inf}}, r"optimiser\.clip: .* finite number \(given inf\)"),
+        ({"optimiser": {"lr": inf}}, r"optimiser\.lr: .* finite"),
+        ({"optimiser": {"weight_decay": nan}}, r"optimiser\.weight_decay: .* finite"),
+        ({"losses": {"forces": {"delta": inf}}}, r"losses\.forces\.delta: .* finite"),
+        ({"losses": {"energy": {"weight": inf}}}, r"losses\.energy\.weight: .* finite"),
+        ({"losses": {"properties": {"gap": {"late_weight": inf}}}}, r"losses\.properties\.gap\.late_weight: .* finite"),
+        ({"losses": {"handover": (0.5, nan)}}, r"losses\.handover\.1: .* finite"),
+        ({"data": {"split": {"train": inf}}}, r"data\.split\.train: .* finite"),
+        ({"data": {"outliers": {"max_force": inf}}}, r"data\.outliers\.max_force: .* finite"),
+        ({"minutes": inf}, "minutes: .* finite"),
+        ({"checkpoint_s": inf}, "checkpoint_s: .* finite"),
     ],
 )
 def test_mistakes_are_named(values: dict[str, Any], words: str) -> None:
@@ -105,6 +117,11 @@ def test_what_the_data_decide_cannot_be_set(copper: Any, tiny_config: Callable[.
         resolve(tiny_config(model={"cutoff": 3.0}), copper.graph_set)
     with pytest.raises(InputError, match="chanels"):
         resolve(tiny_config(model={"chanels": 3}), copper.graph_set)
+    with pytest.raises(InputError, match=r"model: layers: .* less than or equal to 100 \(given 101\)"):
+        check_overrides(tiny_config(model={"layers": 101}))
+    with pytest.raises(InputError, match="radial_hidden") as caught:
+        check_overrides(tiny_config(model={"radial_hidden": [2] * 10**5}))
+    assert len(str(caught.value)) < 300
 
 
 def test_data_of_properties_alone_train_their_head(
@@ -124,6 +141,35 @@ def test_data_of_properties_alone_train_their_head(
     outcome = train(recipe, data, run_folder)
     assert set(outcome.curve[-1].train) == {"loss", "property_formation_energy"}
     assert outcome.metrics["formation_energy_mae"] < 0.05
+
+
+def test_a_property_is_learnt_in_a_unit_that_makes_it_tiny(
+    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], run_folder: Path
+) -> None:
+    unit = 1e-23
+    graphs = [
+        replace(g, energy=None, forces=None, stress=None, properties={"moment": unit * (13 in g.numbers)})
+        for part in ("valid", "test", "train")
+        for g in copper.held[part]
+    ]
+    data = make_data(graphs, {"moment": PropertySpec(unit="J/T")})
+    recipe = resolve(tiny_config(epochs=40, optimiser={"lr": 0.02}), data.graph_set)
+    assert train(recipe, data, run_folder).metrics["moment_mae"] < 0.25 * unit
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        (2.0, 0.5, 0.5),
+        (1e-9, 1e-12, 1e-12),
+        (1e-20, 0.0, 1e-20),
+        (-5.0, 1e-15, 5.0),
+        (0.0, 0.0, 1.0),
+        (0.0, 1e-30, 1e-30),
+    ],
+)
+def test_the_deviation_of_a_property(mean: float, std: float, expected: float) -> None:
+    assert deviation(PropertyStatistics(n=3, mean=mean, std=std)) == expected
 
 
 def test_a_property_without_labels_gets_no_head(copper: Any, tiny_config: Callable[..., Any]) -> None:
@@ -147,6 +193,22 @@ def test_a_property_that_weighs_nothing_is_not_trained_nor_offered(
     assert "gap" in resolve(tiny_config(losses=rising), data.graph_set).model.properties
     with pytest.raises(InputError, match=r"losses.properties.gapp: .* no such property; they have gap, width"):
         resolve(tiny_config(losses={"properties": {"gapp": {"weight": 2.0}}}), data.graph_set)
+
+
+def test_what_weighs_nothing_is_not_learnt_and_something_must_be(
+    copper: Any, tiny_config: Callable[..., Any], make_data: Callable[..., Any]
+) -> None:
+    off = {name: {"weight": 0.0} for name in ("energy", "forces", "stress")}
+    with pytest.raises(InputError, match="nothing to learn: of energy, forces, stress every loss weighs 0"):
+        resolve(tiny_config(losses=off), copper.graph_set)
+    rising = off | {"forces": {"weight": 0.0, "late_weight": 1.0}}
+    assert resolve(tiny_config(losses=rising), copper.graph_set).labels == ("forces",)
+    graphs = [replace(g, properties={"gap": 0.1 * k}) for k, g in enumerate(copper.held["train"])]
+    data = make_data(graphs, {"gap": PropertySpec(unit="eV")})
+    assert resolve(tiny_config(), data.graph_set).labels == ("energy", "forces", "stress", "gap")
+    assert resolve(tiny_config(losses=off), data.graph_set).labels == ("gap",)
+    with pytest.raises(InputError, match="of energy, forces, stress, gap every loss weighs 0"):
+        resolve(tiny_config(losses=off | {"properties": {"gap": {"weight": 0.0}}}), data.graph_set)
 
 
 def test_a_start_gives_its_weights(copper: Any, tiny_config: Callable[..., Any], run_folder: Path) -> None:

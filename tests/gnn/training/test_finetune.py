@@ -23,6 +23,7 @@ from gnn.training.loop import train
 from gnn.training.resolve import TUNING_LR, Recipe, resolve
 
 THEORY = "emt/ase"
+GAP = PropertySpec(unit="eV")
 ISOLATED = {THEORY: {"Al": "isolated", "Cu": "isolated"}}
 
 
@@ -234,12 +235,12 @@ def test_the_child_of_several_theories_keeps_the_properties_of_the_one_it_goes_o
     assert not torch.allclose(parents.properties["gap"], others.properties["gap"])
 
 
-def with_gap(data: Any) -> Any:
+def with_gap(data: Any, spec: PropertySpec = GAP) -> Any:
     """The data with a property that there are labels of."""
     statistics = data.graph_set.statistics.model_copy(
         update={"properties": {"gap": PropertyStatistics(n=16, mean=2.0, std=0.5)}}
     )
-    changes = {"properties": {"gap": PropertySpec(unit="eV")}, "statistics": statistics}
+    changes = {"properties": {"gap": spec}, "statistics": statistics}
     return replace(data, graph_set=data.graph_set.model_copy(update=changes))
 
 
@@ -284,6 +285,23 @@ def test_what_cannot_go_on_is_refused(copper: Any, start: Start, tiny_config: Ca
         resolve(tiny_config(model={}), copper.graph_set, far)
     with pytest.raises(InputError, match="cannot be changed"):
         resolve(tiny_config(), copper.graph_set, start)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"unit": "meV"}, "in meV, of each structure, intensive"),
+        ({"unit": "eV", "level": "atom"}, "in eV, of each atom, intensive"),
+        ({"unit": "eV", "extensive": True}, "in eV, of each structure, extensive"),
+    ],
+)
+def test_a_property_that_is_declared_otherwise_is_refused(
+    copper: Any, start: Start, begin: Callable[..., Any], declared: dict[str, Any], said: str
+) -> None:
+    parent = replace(start, model=begin(start, with_gap(copper))[1].model)
+    data = with_gap(copper, PropertySpec(**declared))
+    with pytest.raises(InputError, match=f"gap: --init has it in eV, of each structure, intensive, the data {said};"):
+        begin(parent, data)
 
 
 def test_the_start_decides_the_cutoff(start: Start, tiny_config: Callable[..., Any]) -> None:

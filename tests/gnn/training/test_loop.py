@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from gnn.training import state as disk
 from gnn.training.config import LossConfig
 from gnn.training.loop import Trainer, train
 from gnn.training.outcome import Progress
-from gnn.training.selection import last_is_kept, untrained_errors, validation_score
+from gnn.training.selection import last_is_kept, least_errors, untrained_errors, validation_score
 from gnn.training.step import EagerStep, Terms
 from gnn.training.tracker import NullTracker
 
@@ -331,6 +332,13 @@ def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
     assert validation_score(metrics) == pytest.approx(
         0.5 * (torch.tensor(10.0).log() + torch.tensor(1000.0).log()).item()
     )
+
+
+def test_the_unit_of_a_property_does_not_choose() -> None:
+    least = least_errors({"moment": 1e-23})
+    assert validation_score({"moment_mae": 2e-24}, (), least) < validation_score({"moment_mae": 4e-24}, (), least)
+    assert validation_score({"moment_mae": 0.0}, (), least) == validation_score({"moment_mae": 1e-30}, (), least)
+    assert validation_score({"energy_mae_mev_per_atom": 1e-9}, (), least) == pytest.approx(math.log(0.01))
 
 
 def test_what_weighs_nothing_is_not_chosen_by() -> None:

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import torch
 from safetensors.torch import load_file
 
 from gnn.errors import InputError
+from gnn.structures.properties import PropertySpec
 from gnn.training.config import make_config
 from gnn.training.evaluation import Accumulator
-from gnn.training.loop import train
+from gnn.training.loop import Trainer, train
 from gnn.training.losses import Scales, Wanted, label_masks
-from gnn.training.parallel import Alone, own_device, replicas
+from gnn.training.parallel import Alone, add_up_gradients, own_device, replicas
+from gnn.training.resolve import resolve
 from gnn.training.state import read_state
 from gnn.training.step import EagerStep
+from gnn.training.tracker import NullTracker
 
 SCRIPT = """
 import importlib.util, json, os, signal, sys
@@ -140,6 +144,47 @@ def test_parts_of_a_batch_add_up_to_the_whole(copper: Any, tiny_recipe: Callable
         torch.testing.assert_close(found[0][name] + found[1][name], value)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_parameter_that_no_process_has_a_gradient_for_keeps_none() -> None:
+    here, there, nowhere = parameters = [torch.ones(2, requires_grad=True) for _ in range(3)]
+    here.grad = torch.full((2,), 3.0)
+    loss = torch.tensor(2.0)
+
+    class Two(Alone):
+        """This process and one that has a gradient of the second parameter alone."""
+
+        def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+            theirs = [torch.zeros(2), torch.full((2,), 5.0), torch.zeros(2), torch.tensor([0.0, 1.0, 0.0]), loss]
+            for mine, other in zip(tensors, theirs, strict=True):
+                mine += other
+
+    add_up_gradients(Two(), parameters, [loss])
+    assert here.grad.tolist() == [3.0, 3.0]
+    assert there.grad is not None
+    assert there.grad.tolist() == [5.0, 5.0]
+    assert nowhere.grad is None
+    assert float(loss) == 4.0
+
+
+def test_a_step_without_labels_of_a_property_leaves_its_head_as_one_process_does(
+    copper: Any, make_data: Callable[..., Any], tiny_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    graphs = [replace(g, properties={"gap": 0.1 * k} if k < 12 else {}) for k, g in enumerate(copper.held["train"])]
+    data = make_data(graphs, {"gap": PropertySpec(unit="eV")})
+    recipe = resolve(tiny_config(), data.graph_set)
+    labelled, unlabelled = (data._collate(part) for part in (graphs[:4], graphs[12:]))
+    found = []
+    for shared in (False, True):
+        trainer = Trainer(recipe, data, tmp_path / f"{shared}", NullTracker(), None)
+        for batch in (labelled, unlabelled):
+            before = {n: p.detach().clone() for n, p in trainer.parameters.items() if n.startswith("property_heads")}
+            counts = {name: float(mask.sum()) for name, mask in label_masks(batch, recipe.wanted).items()}
+            trainer._descend(batch, counts if shared else None)
+        assert all(torch.equal(trainer.parameters[name], value) for name, value in before.items())
+        found.append({name: value.detach() for name, value in trainer.parameters.items()})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)
 
 
 def test_sums_of_parts_of_a_set_give_its_errors(copper: Any, tiny_recipe: Callable[..., Any]) -> None:
