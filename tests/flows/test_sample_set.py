@@ -107,6 +107,7 @@ def test_narrow_bridges_are_as_near_to_a_hidden_ab_as_seven_sites_come() -> None
     assert not hidden & {formula for formula, _ in found}
 
 
+@pytest.mark.long
 def test_open_lattices_are_parted_to_nearly_twice_their_volume() -> None:
     hidden = truth_formulas(compounds())
     jobs = [job for job in open_lattice_jobs(compounds()) if len(set(job.numbers)) > 1]
@@ -139,6 +140,7 @@ def test_the_noise_of_a_mesh_is_told_against_the_densest() -> None:
     assert row(5.6, found) == "| 5.6 | 2 | 0.0 | 0.0 | 0.0 | 20.0 |\n"
 
 
+@pytest.mark.long
 def test_antisites_are_of_no_hidden_formula_and_small(antisites: list[LabelJob]) -> None:
     hidden = truth_formulas(compounds())
     assert antisites and len({job.job_id for job in antisites}) == len(antisites)
@@ -147,6 +149,7 @@ def test_antisites_are_of_no_hidden_formula_and_small(antisites: list[LabelJob])
         assert len(atoms) <= 8 and reduced_formula(atoms.numbers) not in hidden
 
 
+@pytest.mark.long
 def test_orderings_have_antisites_too(antisites: list[LabelJob], orderings: list[Ordering]) -> None:
     crystals = {ordering.crystal for ordering in orderings}
     exchanged = Counter(job.group for job in antisites if job.group in crystals)
@@ -154,6 +157,7 @@ def test_orderings_have_antisites_too(antisites: list[LabelJob], orderings: list
     assert max(exchanged.values()) == 12, "six exchanges of three elements, undistorted and stretched"
 
 
+@pytest.mark.long
 def test_squeezed_antisites_begin_where_the_others_end(antisites: list[LabelJob]) -> None:
     pool = compounds()
     guessed = {decoration.crystal: decoration.atoms().get_volume() / len(decoration.atoms()) for decoration in pool}
