@@ -16,7 +16,8 @@ from ase import Atoms
 
 from flows.structure_files import writable
 from gnn.errors import SluiceError
-from gnn.files import Journal, file_sha256, write_atomically
+from gnn.files import Journal, write_atomically
+from gnn.structures.readers.sources import source_sha256
 
 ENDING = ".part"
 INDEX, TEXT = "index", "text"
@@ -96,6 +97,5 @@ def in_extxyz(frames: Sequence[Atoms]) -> str:
 
 def work_of(verb: str, file: Path, model: str, theory: str, dtype: str, settings: Record) -> Record:
     """What decides the results of a verb: the content of its input, not its name; the digest of its model."""
-    files = [file] if file.is_file() else sorted(path for path in file.rglob("*") if path.is_file())
-    content = {str(path.relative_to(file.parent)): file_sha256(path) for path in files}
+    content = source_sha256(file)
     return {"verb": verb, "input": content, "model": model, "theory": theory, "dtype": dtype, "settings": settings}
