@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gnn.files import digest
 from gnn.lake.table import Lake
 
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Raised when the same rows would give other graphs, references or statistics."""
 
 TARGET_ATOMS = 50_000

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.graphs.graph_set import TheoryReferences
+from gnn.structures.periodic_table import likeness
 
 RANK_TOLERANCE = 1e-8
 """Relative size below which a direction of composition space counts as not determined by the data."""
@@ -26,8 +27,8 @@ def fit_references(
 
     elements (Z,), counts (S, Z) atoms of each element in each structure, energies (S,) eV total. An element with an
     isolated atom takes its energy, and what such elements leave over in the mean is their `bonding`. The others take
-    the least-squares solution of the energies per atom of what remains, the one of least norm where compositions do not
-    determine it (a set with one composition has a line of solutions).
+    the least-squares solution of the energies per atom of what remains; where compositions do not determine it (a set
+    with one composition has a line of solutions), the one in which elements that are alike have like energies.
     An element that is in no structure with an energy and has no isolated atom is refused: it is not in the result.
     """
     given = dict(isolated or {})
@@ -51,8 +52,7 @@ def _fitted(
     occurring: NDArray[np.bool_] = np.any(counts > 0, axis=0)
     columns = [k for k, element in enumerate(elements) if element in wanted and occurring[k]]
     offsets = np.array([known.get(element, 0.0) for element in elements])
-    solution = _least_norm(_reduced_chunks(counts, energies, offsets, columns), len(columns))
-    return {elements[column]: float(value) for column, value in zip(columns, solution, strict=True)}
+    return fit_alike([elements[column] for column in columns], _reduced_chunks(counts, energies, offsets, columns))
 
 
 def lowest(energies: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -75,12 +75,21 @@ def _reduced_chunks(
         yield np.hstack([chunk[used][:, columns], left[used, None]]) / n_atoms
 
 
-def _least_norm(chunks: Iterable[NDArray[np.float64]], n: int) -> NDArray[np.float64]:
-    """Least squares of least norm from rows (A | b), by the triangular factor of what was seen so far."""
-    if n == 0:
-        return np.zeros(0)
+def fit_alike(elements: Sequence[str], chunks: Iterable[NDArray[np.float64]]) -> dict[str, float]:
+    """Least squares of rows (fractions of the elements | energy per atom), chunk by chunk.
+
+    Where the rows leave x open, it is the likeliest of a Gaussian process over the periodic table around one energy x̄
+    for all: x = x̄ + L v with L Lᵀ = `likeness` and v of least norm (Rasmussen & Williams 2006, eq. 2.19).
+    """
+    if not elements:
+        return {}
+    n = len(elements)
     triangle = np.zeros((0, n + 1))
     for chunk in chunks:
         triangle = np.asarray(np.linalg.qr(np.vstack([triangle, chunk]), mode="r"), dtype=np.float64)
-    solution = np.linalg.lstsq(triangle[:, :n], triangle[:, n], rcond=RANK_TOLERANCE)[0]
-    return np.asarray(solution, dtype=np.float64)
+    fractions, energies = triangle[:, :n], triangle[:, n]
+    filled = fractions.sum(axis=1)
+    common = filled @ energies / (filled @ filled)
+    root = np.linalg.cholesky(likeness(elements))
+    parts = np.linalg.lstsq(fractions @ root, energies - common * filled, rcond=RANK_TOLERANCE)[0]
+    return dict(zip(elements, (common + root @ parts).tolist(), strict=True))

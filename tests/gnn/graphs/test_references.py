@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ def test_a_sum_of_element_energies_is_found_again(n_elements, seed):
     truth = rng.uniform(-2000, 0, n_elements)
     counts = np.vstack([np.eye(n_elements, dtype=int), rng.integers(0, 9, (20, n_elements))])
     counts = counts[counts.any(axis=1)]
-    names = [f"E{i}" for i in range(n_elements)]
+    names = chemical_symbols[1 : n_elements + 1]
     found = fit_references(names, counts, counts @ truth)
     np.testing.assert_allclose([found.energies[name] for name in names], truth, atol=1e-6)
     assert set(found.source.values()) == {"fitted"}
@@ -52,10 +53,33 @@ def test_isolated_atoms_alone_need_no_structures():
     assert found.energies == {"H": -13.6}
 
 
-def test_one_composition_takes_the_solution_of_least_norm():
+def test_one_composition_gives_its_elements_one_energy():
     counts = np.array([[1, 1], [2, 2], [4, 4]])
     found = fit_references(["Ga", "As"], counts, counts.sum(axis=1) * -4.0)
     assert found.energies == pytest.approx({"Ga": -4.0, "As": -4.0})
+
+
+def test_what_compositions_leave_open_is_taken_from_elements_alike():
+    counts = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    found = fit_references(["Na", "Zr", "Hf", "K"], counts, np.array([-9.0, -8.0, -1.0]))
+    assert found.energies["Hf"] == pytest.approx(-8.0)
+    assert found.energies["K"] == pytest.approx(-1.0)
+    assert found.energies["Na"] + found.energies["Zr"] == pytest.approx(-9.0)
+    assert found.energies["Na"] > -3.5
+    assert found.energies["Zr"] < -5.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-1000, 1000))
+def test_another_zero_of_energy_moves_all_references_alike(seed, zero):
+    rng = np.random.default_rng(seed)
+    names = ["H", "Li", "O", "Ti", "Zr", "Ce"]
+    counts = rng.integers(0, 4, (4, len(names)))
+    counts[:, 0] += 1
+    energies = rng.uniform(-9, -1, 4) * counts.sum(axis=1)
+    here = fit_references(names, counts, energies).energies
+    there = fit_references(names, counts, energies + zero * counts.sum(axis=1)).energies
+    assert there == pytest.approx({name: energy + zero for name, energy in here.items()}, abs=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -65,8 +89,8 @@ def test_a_deficient_fit_predicts_what_it_has_seen(seed):
     counts = rng.integers(0, 4, (3, 6))
     counts[:, 0] += 1
     energies = rng.uniform(-500, -100, 3) * counts.sum(axis=1)
-    found = fit_references([f"E{i}" for i in range(6)], counts, energies)
-    values = np.array([found.energies.get(f"E{i}", 0.0) for i in range(6)])
+    found = fit_references(chemical_symbols[1:7], counts, energies)
+    values = np.array([found.energies.get(symbol, 0.0) for symbol in chemical_symbols[1:7]])
     if np.linalg.matrix_rank(counts / counts.sum(axis=1, keepdims=True)) == 3:
         residual = (counts @ values - energies) / counts.sum(axis=1)
         assert np.abs(residual).max() < 1e-3
@@ -88,9 +112,9 @@ def test_chunks_do_not_matter(monkeypatch):
     counts = rng.integers(0, 5, (200, 4))
     counts[:, 0] += 1
     energies = rng.normal(size=200)
-    whole = fit_references(list("ABCD"), counts, energies)
+    whole = fit_references(["H", "C", "N", "O"], counts, energies)
     monkeypatch.setattr(references, "CHUNK_ROWS", 7)
-    pieces = fit_references(list("ABCD"), counts, energies)
+    pieces = fit_references(["H", "C", "N", "O"], counts, energies)
     assert pieces.energies == pytest.approx(whole.energies)
 
 
