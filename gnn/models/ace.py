@@ -27,7 +27,7 @@ class Interaction(nn.Module):
         self.up = nn.ModuleList(Linear(c, f) for _ in range(in_l_max + 1))
         self.scalar = ScalarAggregation(l_max, f, c, n_bar)
         self.tensor = nn.ModuleList(TensorAggregation(l_max, l2, f, c, n_bar) for l2 in range(1, in_l_max + 1))
-        self.product = ProductBasis(l_max, out_l_max, config.correlation, c, len(config.elements), config.element_rank)
+        self.product = ProductBasis(l_max, out_l_max, config.correlation, c, config.elements, config.element_rank)
         self.mix = nn.ModuleList(Linear(c, c) for _ in range(out_l_max + 1))
         self.keep = nn.ModuleList(Linear(c, c) for _ in range(min(in_l_max, out_l_max) + 1))
 
@@ -55,7 +55,7 @@ class AceNetwork(nn.Module):
         super().__init__()
         degrees = [0] + [config.hidden_l_max] * (config.layers - 1) + [0]
         self.cutoff = config.cutoff
-        self.embedding = ElementWeights(len(config.elements), config.element_rank, config.channels)
+        self.embedding = ElementWeights(config.elements, config.element_rank, config.channels)
         self.harmonics = SphericalHarmonics(config.edge_l_max)
         basis = BesselBasis(config.cutoff, config.n_radial, config.envelope_power)
         self.radial_parts = [degree + 1 for degree in degrees[:-1]]

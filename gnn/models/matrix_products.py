@@ -25,7 +25,7 @@ class MatrixProducts(ExactConstants):
         super().__init__()
         self.order, channels = config.correlation, config.channels
         self.basis = MatrixBasis()
-        self.weights = ElementWeights(len(config.elements), config.element_rank, self.order * channels)
+        self.weights = ElementWeights(config.elements, config.element_rank, self.order * channels)
         norms = torch.tensor([PRODUCT_SCALE**factors / math.sqrt(self.order) for factors in range(self.order)])
         self.constant("scale", norms.repeat_interleave(channels))
 

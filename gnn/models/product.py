@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,14 +48,14 @@ class ProductBasis(ExactConstants):
     """
 
     def __init__(
-        self, l_max: int, hidden_l_max: int, correlation: int, channels: int, n_elements: int, rank: int
+        self, l_max: int, hidden_l_max: int, correlation: int, channels: int, elements: Sequence[str], rank: int
     ) -> None:
         super().__init__()
         self.plan = product_plan(l_max, hidden_l_max, correlation)
         self.channels = channels
         self.pairs = BilinearTerms(self.plan.pairs) if self.plan.pairs else None
         self.triples = BilinearTerms(self.plan.triples) if self.plan.triples else None
-        self.weights = ElementWeights(n_elements, rank, self.plan.n_ways * channels)
+        self.weights = ElementWeights(elements, rank, self.plan.n_ways * channels)
         self.norms = [1 / math.sqrt(sum(counts)) for counts in zip(*self.plan.ways, strict=True)]
         for order, rows in enumerate(self.plan.used):
             self.constant(f"used_{order}", rows)

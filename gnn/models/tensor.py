@@ -34,9 +34,9 @@ class TensorEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        n_elements, rank = len(config.elements), config.element_rank
-        self.sent = ElementWeights(n_elements, rank, config.message_channels)
-        self.own = ElementWeights(n_elements, rank, config.channels)
+        elements, rank = config.elements, config.element_rank
+        self.sent = ElementWeights(elements, rank, config.message_channels)
+        self.own = ElementWeights(elements, rank, config.channels)
         self.bonds = ScalarAggregation(
             config.edge_l_max, config.message_channels, config.channels, config.mean_neighbours
         )

@@ -24,11 +24,14 @@ from gnn.errors import InputError
 from gnn.files import file_sha256, fsync_folder, write_text
 from gnn.graphs.graph_set import GraphSet, LakeInput
 from gnn.models.config import MAX_DEPTH, ModelConfig
+from gnn.models.element_weights import ElementWeights
 from gnn.models.model import Model, build_model
 from gnn.training.card import model_card
 from gnn.training.config import describe_validation
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+FIRST_VERSION = 1
+"""In which the weights of element tables are the tables themselves, not what is mixed into them."""
 WEIGHTS_NAME, MANIFEST_NAME, CARD_NAME = "model.safetensors", "model.json", "README.md"
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_HEADER_BYTES = 64 << 20
@@ -275,8 +278,10 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != CHECKPOINT_VERSION:
-        raise InputError(f"{path} has schema version {version!r}; this program reads {CHECKPOINT_VERSION}")
+    if version not in (FIRST_VERSION, CHECKPOINT_VERSION):
+        raise InputError(
+            f"{path} has schema version {version!r}; this program reads {FIRST_VERSION} and {CHECKPOINT_VERSION}"
+        )
     try:
         return CheckpointManifest.model_validate(values)
     except ValidationError as error:
@@ -431,4 +436,14 @@ def build_member(path: Path, manifest: CheckpointManifest, tensors: dict[str, Te
     if torch.float64 in dtypes and torch.float32 not in dtypes:
         model = model.double()
     model.load_state_dict(own)
+    if manifest.schema_version == FIRST_VERSION:
+        unmix_tables(model)
     return model.eval()
+
+
+def unmix_tables(model: Model) -> None:
+    """Weights of the first version in the form of the second: the tables of elements stay what they are."""
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, ElementWeights):
+                part.element.copy_(part.element_of(part.element))

@@ -9,20 +9,22 @@ the readout of the start's first one. Their reference energies are fitted to wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import GraphSet
+from gnn.graphs.references import fit_alike
 from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.element_weights import ElementWeights
 from gnn.models.model import Model, build_model
+from gnn.structures.periodic_table import likeness
 from gnn.structures.properties import PropertySpec
 
 ENOUGH_STRUCTURES = 500
@@ -156,7 +158,7 @@ def settled(model: Model, batches: Iterable[Batch], wanted: dict[str, list[str]]
     """The model's references with those of the `wanted` elements shifted so that E - E_model is least on the batches.
 
     Of more than `ENOUGH_STRUCTURES` only those are looked at that show a wanted element for the first time. Least
-    squares of smallest norm: an element that the structures do not tell apart from others shares their shift.
+    squares of errors an atom: elements that the structures do not tell apart share their shift, those alike the more.
     """
     config = model.config
     references = {theory: dict(energies) for theory, energies in config.references.items()}
@@ -206,8 +208,8 @@ def _shifts(rows: list[tuple[Tensor, float]], elements: list[str]) -> dict[str, 
     counts = torch.stack([counts for counts, _ in rows]).numpy()
     shown = [element for element in elements if counts[:, chemical_symbols.index(element)].any()]
     columns = [chemical_symbols.index(element) for element in shown]
-    solution, *_ = np.linalg.lstsq(counts[:, columns], np.array([rest for _, rest in rows]), rcond=1e-8)
-    return {element: float(shift) for element, shift in zip(shown, solution, strict=True)}
+    left = np.array([[rest] for _, rest in rows])
+    return fit_alike(shown, [np.hstack([counts[:, columns], left]) / counts.sum(axis=1, keepdims=True)])
 
 
 def grown(start: Start, model: Model) -> dict[str, Tensor]:
@@ -219,13 +221,14 @@ def grown(start: Start, model: Model) -> dict[str, Tensor]:
     parent = start.network()
     found = {name: value.detach().clone() for name, value in model.named_parameters()}
     theirs = dict(parent.named_parameters())
-    tables = {name: part for name, part in model.named_modules() if isinstance(part, ElementWeights)}
+    growing = _tables(model) if len(model.config.elements) > len(start.model.elements) else {}
     for name, value in found.items():
         owner, _, leaf = name.rpartition(".")
-        if name not in theirs or (owner in tables and leaf != "element"):
+        if name not in theirs or (owner in growing and leaf != "element"):
             continue
-        if owner in tables:
-            _grow_table(found, owner, parent.get_submodule(owner), tables[owner])
+        if owner in growing:
+            new = _grown_table(_tables(parent)[owner], growing[owner], model.config.elements)
+            found[f"{owner}.element"], found[f"{owner}.vector"] = new
         elif leaf == "of_theory" or (owner.startswith("energy_head.") and not owner.endswith("hidden")):
             found[name] = theirs[name].detach()[:, _theory_columns(start, model.config)]
         elif value.shape == theirs[name].shape:
@@ -239,13 +242,23 @@ def _theory_columns(start: Start, config: ModelConfig) -> list[int]:
     return [start.model.theories.index(start.base(theory)) for theory in config.theories]
 
 
-def _grow_table(found: dict[str, Tensor], owner: str, parent: nn.Module, table: ElementWeights) -> None:
-    """w_z = a_z v / √rank for the old elements as it was; new rows of v stay, and all begin with a = 0 for them."""
-    old_element, old_vector = parent.get_parameter("element").detach(), parent.get_parameter("vector").detach()
-    element = torch.zeros_like(table.element)
-    rows, rank = old_element.shape
-    element[:rows, :rank] = old_element * math.sqrt(table.rank / rank)
-    element[rows:] = element[:rows].mean(dim=0)
-    vector = table.vector.detach().clone()
-    vector[:rank] = old_vector
-    found[f"{owner}.element"], found[f"{owner}.vector"] = element, vector
+def _tables(model: Model) -> dict[str, ElementWeights]:
+    return {name: part for name, part in model.named_modules() if isinstance(part, ElementWeights)}
+
+
+def _grown_table(parent: ElementWeights, grown: ElementWeights, elements: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Its `element` and `vector`: w_z = t_z v / √rank of old elements as it was; new rows of v stay, with t = 0.
+
+    New elements begin as their relatives among the old ones are: t_new = t̄ + K_new,old K_old⁻¹ (t_old - t̄), K their
+    likeness (Rasmussen & Williams 2006, eq. 2.19).
+    """
+    old = parent.table().detach().double()
+    n_old, rank = old.shape
+    alike = torch.from_numpy(likeness(elements))
+    mean = old.mean(dim=0)
+    new = mean + alike[n_old:, :n_old] @ torch.linalg.solve(alike[:n_old, :n_old], old - mean)
+    table = torch.zeros(len(elements), grown.rank, dtype=torch.float64)
+    table[:, :rank] = torch.cat([old, new]) * math.sqrt(grown.rank / rank)
+    vector = grown.vector.detach().clone()
+    vector[:rank] = parent.vector.detach()
+    return grown.element_of(table).to(vector.dtype), vector

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from gnn.errors import InputError
 from gnn.files import file_sha256
 from gnn.models.config import ModelConfig
+from gnn.models.element_weights import ElementWeights
 from gnn.models.model import Model, build_model
 from gnn.training.card import model_card
 from gnn.training.checkpoint import (
@@ -248,8 +249,28 @@ def test_what_can_be_trained_can_be_read(copper: Any, tmp_path: Path, family: An
 
 def test_another_schema_version_is_refused(checkpoint: Path) -> None:
     change_manifest(checkpoint, lambda values: values.update(schema_version=99))
-    with pytest.raises(InputError, match="schema version 99; this program reads 1"):
+    with pytest.raises(InputError, match="schema version 99; this program reads 1 and 2"):
         read_checkpoint(checkpoint)
+
+
+def test_tables_of_elements_of_the_first_version_are_what_they_were(
+    checkpoint: Path, members: list[Model], copper: Any
+) -> None:
+    """The first version holds the tables themselves."""
+    tables = {
+        f"member.{k}.{name}.element": part.table().detach()
+        for k, model in enumerate(members)
+        for name, part in model.named_modules()
+        if isinstance(part, ElementWeights)
+    }
+    assert tables
+    change_tensors(checkpoint, lambda tensors: tensors.update(tables))
+    change_manifest(checkpoint, lambda values: values.update(schema_version=1))
+    batch = next(copper.batches("train", max_atoms=10_000, shuffle=False))
+    for found, model in zip(read_checkpoint(checkpoint)[1], members, strict=True):
+        known, expected = found.predict(batch), model.predict(batch)
+        torch.testing.assert_close(known.energy, expected.energy, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(known.forces, expected.forces, rtol=1e-5, atol=1e-5)
 
 
 def test_unknown_keys_are_refused(checkpoint: Path) -> None:

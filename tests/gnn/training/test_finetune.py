@@ -15,10 +15,11 @@ from gnn.errors import InputError
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import PropertyStatistics
 from gnn.models.config import PropertyScale
+from gnn.models.element_weights import ElementWeights
 from gnn.models.model import Model, build_model
 from gnn.structures.properties import PropertySpec
 from gnn.training.ema import copy_weights
-from gnn.training.finetune import Start, continued, unsettled
+from gnn.training.finetune import Start, _grown_table, continued, unsettled
 from gnn.training.loop import train
 from gnn.training.resolve import TUNING_LR, Recipe, resolve
 
@@ -182,6 +183,19 @@ def test_new_elements_leave_the_known_ones_as_they_were(
     assert abs(float(rest.mean())) < 0.05
     model.predict(mixed, training=True).energy.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_new_element_begins_as_its_relatives_are() -> None:
+    torch.manual_seed(0)
+    parent, grown = (ElementWeights(elements, 8, 4).double() for elements in (["Na", "Cl"], ["Na", "Cl", "K", "Br"]))
+    element, vector = _grown_table(parent, grown, ["Na", "Cl", "K", "Br"])
+    with torch.no_grad():
+        grown.element.copy_(element)
+        grown.vector.copy_(vector)
+    na, cl, k, br = grown()
+    torch.testing.assert_close(torch.stack([na, cl]), parent())
+    assert torch.dist(k, na) < 0.6 * torch.dist(k, cl)
+    assert torch.dist(br, cl) < 0.6 * torch.dist(br, na)
 
 
 def _with_al(data: Any) -> list[bool]:
