@@ -104,6 +104,25 @@ class Model(ExactConstants):
             last_layer=self._last_layer(batch, features) if last_layer else None,
         )
 
+    def untaught(self, batch: Batch) -> Prediction:
+        """What is known without the network: references, bonding, core repulsion, means; forces and stress are 0.
+
+        Raises:
+            InputError: an element or a theory that the model does not know.
+        """
+        config, n_atoms = self.config, batch.numbers.shape[0]
+        elements, theory = self.element_indices(batch), batch.theory.index_select(0, batch.structure)
+        silent = [torch.zeros(n_atoms, config.channels, dtype=self.dtype, device=elements.device)] * config.layers
+        with torch.no_grad():
+            node_energy = self.node_energies(batch, edge_vectors(batch).to(self.dtype), silent, elements, theory)
+            return Prediction(
+                energy=_sum_by_structure(node_energy, batch),
+                forces=node_energy.new_zeros(n_atoms, 3),
+                stress=node_energy.new_zeros(batch.n_structures, 6),
+                properties=self._properties(batch, silent, theory),
+                node_energy=node_energy,
+            )
+
     def _properties(self, batch: Batch, features: list[Tensor], theory: Tensor) -> dict[str, Tensor]:
         heads = {name: self.property_heads[head_key(name)] for name in self.config.properties}
         return {name: head(features, theory, batch.structure, batch.n_atoms) for name, head in heads.items()}

@@ -15,7 +15,7 @@ from gnn.files import locked
 from gnn.graphs.batch import Batch
 from gnn.graphs.graph_set import Split
 from gnn.models.device import device_name, device_of
-from gnn.models.model import Model, build_model
+from gnn.models.model import Model, Prediction, build_model
 from gnn.training import state as disk
 from gnn.training.clipping import clip_gradients, running_norm
 from gnn.training.config import TrainConfig
@@ -307,9 +307,10 @@ class Trainer:
             self._validated_at = self.state.elapsed_s
             return {}
         started = self.clock()
+        self.state.untaught_metrics = self.state.untaught_metrics or self._evaluate("valid", self.model.untaught)
         self.model.eval()
         with self.ema.applied(self.model):
-            metrics = self._evaluate("valid")
+            metrics = self._evaluate("valid", self._predict)
         self.model.train()
         self._keep_best(self._score(metrics), metrics)
         (self.state.validation_s,) = self.processes.summed([self._firsts(self.clock() - started)])
@@ -317,7 +318,11 @@ class Trainer:
         self._validated_at = self.state.elapsed_s
         return metrics
 
-    def _evaluate(self, split: Split) -> dict[str, float]:
+    def _predict(self, batch: Batch) -> Prediction:
+        wanted = self.recipe.wanted
+        return self.model.predict(batch, forces=wanted.forces, stress=wanted.stress)
+
+    def _evaluate(self, split: Split, predict: Callable[[Batch], Prediction]) -> dict[str, float]:
         accumulator = Accumulator(self.recipe.model.theories, self.recipe.model.properties)
         for batch in self.data.batches(
             split,
@@ -328,8 +333,7 @@ class Trainer:
             stride=self.processes.size,
         ):
             on_device = batch.to(self.device)
-            wanted = self.recipe.wanted
-            accumulator.add(on_device, self.model.predict(on_device, forces=wanted.forces, stress=wanted.stress))
+            accumulator.add(on_device, predict(on_device))
         accumulator.replace_totals(self.processes.summed(accumulator.totals()))
         return accumulator.result().headline()
 
@@ -339,8 +343,8 @@ class Trainer:
         return None if limits.max_edges is None else limits.max_edges * limits.valid_factor
 
     def _score(self, metrics: dict[str, float]) -> float:
-        least = least_errors(self.recipe.scales.properties)
-        return validation_score(metrics, untrained_errors(self.config.losses), least)
+        least, most = least_errors(self.recipe.scales.properties), self.state.untaught_metrics
+        return validation_score(metrics, untrained_errors(self.config.losses), least, most)
 
     def _keep_best(self, score: float | None, metrics: dict[str, float]) -> None:
         state = self.state

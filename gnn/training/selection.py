@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Container, Mapping
+from types import MappingProxyType
 
 from gnn.training.config import LossConfig, TermConfig
 
@@ -36,16 +37,22 @@ def least_errors(scales: Mapping[str, float]) -> dict[str, float]:
 
 
 def validation_score(
-    metrics: dict[str, float], left_out: Container[str] = (), least: Mapping[str, float] = LEAST
+    metrics: dict[str, float],
+    left_out: Container[str] = (),
+    least: Mapping[str, float] = LEAST,
+    most: Mapping[str, float] = MappingProxyType({}),
 ) -> float:
     """Mean logarithm of the mean absolute errors of what is trained: no weights, no units; lower is better.
 
-    `left_out`: errors that do not count; `least`: errors below these are all alike. Infinite where one is no number.
+    `left_out`: errors that do not count; `least`: errors below these are all alike; `most`: so are those above, which
+    are what one has who has learnt nothing. Else a fresh network would be chosen wherever labels are nearly the same
+    (forces of relaxed crystals), which it knows best of all. Infinite where an error is no number.
     """
     errors = {name: value for name, value in metrics.items() if "mae" in name and name not in left_out}
     if not all(math.isfinite(value) for value in errors.values()):
         return math.inf
-    logarithms = [math.log(max(value, least.get(name, sys.float_info.min))) for name, value in errors.items()]
+    counted = {name: min(value, most.get(name, math.inf)) for name, value in errors.items()}
+    logarithms = [math.log(max(value, least.get(name, sys.float_info.min))) for name, value in counted.items()]
     return sum(logarithms) / max(1, len(errors))
 
 

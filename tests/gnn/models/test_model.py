@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gnn.graphs.collate import batch_of_atoms
-from gnn.models.config import ModelConfig
+from gnn.models.config import ModelConfig, PropertyScale
 from gnn.models.heads import AtomReadout
 from gnn.models.linear import SILU_GAIN, Linear
 from gnn.models.model import Model, build_model
 from gnn.models.network import FAMILIES
+from gnn.structures.properties import PropertySpec
 
 CONFIG = ModelConfig(elements=["H", "C", "O"], channels=8, radial_hidden=[8], cutoff=4.0)
 
@@ -52,6 +53,27 @@ def test_constants_survive_a_round_trip_of_precision() -> None:
     there_and_back = build_model(CONFIG).half().double()
     there_and_back.load_state_dict(exact.state_dict())
     assert torch.equal(exact.predict(frame).energy, there_and_back.predict(frame).energy)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_the_network_there_are_references_bonding_and_means(family: str) -> None:
+    config = ModelConfig(
+        elements=["H", "C", "O"], family=family, channels=8, radial_hidden=[8], cutoff=4.0,
+        references={"default": {"H": -1.0, "C": -4.0, "O": -2.0}}, bonding={"default": {"C": -3.0}},
+        properties={"gap": PropertySpec(unit="eV")}, property_scales={"gap": PropertyScale(mean=2.5, std=0.5)},
+    )  # fmt: skip
+    model = build_model(config, seed=3)
+    batch = batch_of_atoms([molecule("CH3CH2OH"), molecule("CH4")], 4.0)
+    found = model.untaught(batch)
+    torch.testing.assert_close(found.energy, torch.tensor([-16.0 - 6.0, -8.0 - 3.0]).double(), atol=0.05, rtol=0)
+    torch.testing.assert_close(found.properties["gap"], torch.full((2,), 2.5).double())
+    assert found.forces is not None
+    assert not found.forces.any()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "readout" in name:
+                value.zero_()
+    torch.testing.assert_close(model.predict(batch).energy, found.energy)
 
 
 class FlopCount(TorchDispatchMode):

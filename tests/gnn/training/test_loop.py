@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -327,6 +328,31 @@ def test_forces_that_are_rounding_errors_choose_nothing() -> None:
     assert validation_score(late) < validation_score(early)
 
 
+def test_nothing_learnt_is_the_worst_that_counts() -> None:
+    """Zero forces are nearly right of relaxed crystals: a network that knows their energies is better all the same."""
+    untaught = {"energy_mae_mev_per_atom": 140.0, "force_mae_mev_per_angstrom": 6.0}
+    fresh = {"energy_mae_mev_per_atom": 139.0, "force_mae_mev_per_angstrom": 6.5}
+    learnt = {"energy_mae_mev_per_atom": 65.0, "force_mae_mev_per_angstrom": 36.0}
+    assert validation_score(learnt) > validation_score(fresh)
+    assert validation_score(learnt, most=untaught) < validation_score(fresh, most=untaught)
+    assert validation_score({"energy_mae_mev_per_atom": float("nan")}, most=untaught) == math.inf
+
+
+def test_what_is_known_without_a_network_is_looked_at_once(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
+    trainer._start_clocks()
+    trainer._validate()
+    found = trainer.state.untaught_metrics
+    forces = np.concatenate([graph.forces for graph in copper.held["valid"]])
+    assert found["force_mae_mev_per_angstrom"] == pytest.approx(1e3 * np.abs(forces).mean(), rel=1e-5)
+    for value in trainer.parameters.values():
+        value.data.add_(1.0)
+    trainer._validate()
+    assert trainer.state.untaught_metrics == found
+
+
 def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
     metrics = {"energy_mae_mev_per_atom": 10.0, "force_mae_mev_per_angstrom": 1000.0, "energy_rmse_mev": 1e9}
     assert validation_score(metrics) == pytest.approx(
@@ -363,6 +389,7 @@ def test_an_overfitted_training_gives_its_earlier_weights(
 ) -> None:
     trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
     trainer._start_clocks()
+    trainer.state.untaught_metrics = {"energy_mae_mev_per_atom": 1e9}
     trainer._record(trainer._validate())
     earlier = {name: value.clone() for name, value in trainer.best.items()}
     for value in trainer.ema.weights.values():
