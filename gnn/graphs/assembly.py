@@ -21,7 +21,7 @@ from gnn.files import digest
 from gnn.graphs.columns import Columns, read_columns
 from gnn.graphs.copies import copies, twins
 from gnn.graphs.energies import EnergyChoice, choose_energies
-from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, TheoryReferences
+from gnn.graphs.graph_set import SPLITS, GraphSet, LakeInput, ShardInfo, Split, TheoryReferences
 from gnn.graphs.members import DROPPED, FILE_NAME, REFERENCE, ROLES, SCHEMA, write_members
 from gnn.graphs.outliers import outlier_reason
 from gnn.graphs.plan import BUILDER_VERSION, ShardPlan
@@ -270,11 +270,21 @@ def manifest(
         energy_kinds=energies.kinds,
         masked_energies=energies.masked,
         split_by=split.split_by,
+        split_groups=groups_of_splits(roles, columns) if split.split_by == "group" else {},
         helpers=helped,
         helper_theories=sorted(theories - own_theories),
         repeats=repeats,
         notes=[note for note in (split.note, *energies.notes(), charge_note(columns, used)) if note],
     )
+
+
+def groups_of_splits(roles: Roles, columns: Columns) -> dict[Split, int]:
+    """How many groups each split has; a structure without one is its own."""
+    rows_of = {split: roles.rows(split).tolist() for split in SPLITS}
+    return {
+        split: len({(columns.group[row] is None, columns.group[row] or columns.structure_id[row]) for row in rows})
+        for split, rows in rows_of.items()
+    }
 
 
 def charge_note(columns: Columns, used: NDArray[np.int64]) -> str | None:

@@ -118,6 +118,10 @@ class GraphSet(_Model):
         default_factory=dict, description="theory -> rows without that kind, which keep their other labels"
     )
     split_by: Literal["group", "structure"] = "group"
+    split_groups: dict[Split, int] = Field(
+        default_factory=dict,
+        description="groups of each split, a structure without one being its own, if split by them",
+    )
     helpers: dict[str, int] = Field(
         default_factory=dict, description="data set that is only trained on -> its training structures"
     )
@@ -146,6 +150,10 @@ class GraphSet(_Model):
     def repeats_alone(self) -> int:
         """Times that a pass without helpers, about as long as one with them, shows each structure."""
         return max(1, round(self.pass_size / self.n_own)) if self.n_own else 1
+
+    def independent(self, split: Split) -> int:
+        """Structures of a split that do not belong together: its groups where it was split by them."""
+        return self.split_groups.get(split, self.split_counts.get(split, 0))
 
     def write(self, folder: Path) -> Path:
         """Write the manifest into `folder`."""

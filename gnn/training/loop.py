@@ -359,7 +359,7 @@ class Trainer:
     def _prefer_last(self) -> None:
         """Keep the last weights unless earlier ones were clearly better."""
         last, best = self.state.curve[-1].valid, self.state.best_score
-        n_valid = self.data.graph_set.split_counts.get("valid", 0)
+        n_valid = self.data.graph_set.independent("valid")
         if last and best is not None and last_is_kept(self._score(last), best, n_valid):
             self._keep(self._score(last), last)
 

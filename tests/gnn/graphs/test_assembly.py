@@ -60,6 +60,19 @@ def test_the_manifest_of_plain_data(workshop, record):
     assert GraphSet.read(folder) == graph_set
 
 
+def test_groups_of_a_split_are_counted(workshop, record):
+    """Ten groups of six, and six structures that have none."""
+    grouped = [record(seed, group=f"run {seed % 10}") for seed in range(60)]
+    workshop.append("toy", grouped + [record(seed) for seed in range(60, 66)])
+    by_group, folder = workshop.preprocess("toy", cutoff=4.0)
+    assert sum(by_group.split_groups.values()) == 16
+    held_out = list(GraphData(workshop.graphs_root, folder).graphs("valid"))
+    assert by_group.independent("valid") == len({graph.group or graph.structure_id for graph in held_out})
+    by_structure, _ = workshop.preprocess("toy", cutoff=4.0, split_by="structure")
+    assert by_structure.split_groups == {}
+    assert by_structure.independent("valid") == by_structure.split_counts["valid"]
+
+
 def test_statistics_are_those_of_the_training_split(workshop, record):
     fixed = np.array([True, False, False])
     records = [record(seed, n_atoms=3, fixed=fixed if seed % 2 else None) for seed in range(60)]

@@ -383,10 +383,15 @@ def test_the_last_weights_are_kept_unless_earlier_ones_were_clearly_better() -> 
     assert not last_is_kept(float(torch.tensor(15.0).log()), best, 4)
 
 
-@pytest.mark.parametrize(("worse_by", "kept"), [(1.01, "last"), (3.0, "earlier")])
+@pytest.mark.parametrize(
+    ("worse_by", "groups", "kept"), [(1.01, {}, "last"), (3.0, {}, "earlier"), (1.3, {}, "earlier"), (1.3, 1, "last")]
+)
 def test_an_overfitted_training_gives_its_earlier_weights(
-    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, worse_by: float, kept: str
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path, worse_by: float, groups: Any, kept: str
 ) -> None:
+    """Unless it is a little worse, or there is one group that is bad by accident."""
+    counted = {"split_groups": {"valid": groups} if groups else {}}
+    copper = replace(copper, graph_set=copper.graph_set.model_copy(update=counted))
     trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
     trainer._start_clocks()
     trainer.state.untaught_metrics = {"energy_mae_mev_per_atom": 1e9}
