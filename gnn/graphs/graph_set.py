@@ -120,7 +120,7 @@ class GraphSet(_Model):
     split_by: Literal["group", "structure"] = "group"
     split_groups: dict[Split, int] = Field(
         default_factory=dict,
-        description="groups of each split, a structure without one being its own, if split by them",
+        description="groups of each split, if split by them; a structure without one is its own",
     )
     helpers: dict[str, int] = Field(
         default_factory=dict, description="data set that is only trained on -> its training structures"
