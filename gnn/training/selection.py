@@ -62,8 +62,7 @@ def last_is_kept(last: float, best: float, n_valid: int) -> bool:
     The lowest of many noisy scores is low by luck too: on a validation set of n structures (or of n groups that err
     alike) a mean absolute error is known to 76 %/√n; differences between two states of one training, judged on the same
     structures, are taken to be known to half of that. Within this margin the last weights are preferred, whose learning
-    rate has come to its end
-    (the one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, sec. 3.4.3). A training
-    that has overfitted keeps its earlier weights.
+    rate has come to its end (the one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984,
+    sec. 3.4.3). A training that has overfitted keeps its earlier weights.
     """
     return last <= best + math.log1p(NOISE / math.sqrt(max(n_valid, 1)))
