@@ -345,9 +345,20 @@ def result_of(
         epochs=max((state.epoch for state in states), default=0),
         steps=sum(state.step for state in states),
         metrics=manifest.metrics,
+        unlearnt=unlearnt_by_all(plan, states),
         cpu_s=manifest.cost["cpu_s"],
         wall_s=round(wall_s, 2),
     )
+
+
+def unlearnt_by_all(plan: Plan, states: list[TrainState]) -> list[str]:
+    """Names of validation errors that no member has lower than one has who has learnt nothing."""
+    from gnn.training.selection import least_errors, unlearnt, untrained_errors
+
+    recipe = plan.members[0].recipe
+    left_out, least = untrained_errors(recipe.config.losses), least_errors(recipe.scales.properties)
+    found = [unlearnt(state.best_metrics, state.untaught_metrics, left_out, least) for state in states]
+    return [name for name in (found[0] if found else []) if all(name in others for others in found)]
 
 
 def refuse_early(config: TrainConfig, home: Home) -> None:

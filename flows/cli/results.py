@@ -138,6 +138,10 @@ class TrainResult(Result):
     epochs: int
     steps: int
     metrics: dict[str, Any]
+    unlearnt: list[str] = Field(
+        default_factory=list,
+        description="validation errors that are no lower than those of reference energies, zero forces and means",
+    )
     cpu_s: float
     wall_s: float
 

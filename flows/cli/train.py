@@ -119,6 +119,13 @@ def describe(result: TrainResult) -> None:
         table("Errors", ["", *result.metrics], error_rows(result.metrics))
     else:
         say("no validation or test structures: nothing to measure errors on")
+    if result.unlearnt:
+        from gnn.training.card import HEADLINES
+
+        names = ", ".join(HEADLINES.get(name, name) for name in result.unlearnt)
+        say(
+            f"not learnt: {names} of the validation split: no lower than with reference energies, zero forces and means"
+        )
 
 
 def error_rows(metrics: dict[str, dict[str, Any]]) -> list[list[object]]:

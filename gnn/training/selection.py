@@ -48,12 +48,29 @@ def validation_score(
     are what one has who has learnt nothing. Else a fresh network would be chosen wherever labels are nearly the same
     (forces of relaxed crystals), which it knows best of all. Infinite where an error is no number.
     """
-    errors = {name: value for name, value in metrics.items() if "mae" in name and name not in left_out}
+    errors = trained_errors(metrics, left_out)
     if not all(math.isfinite(value) for value in errors.values()):
         return math.inf
     counted = {name: min(value, most.get(name, math.inf)) for name, value in errors.items()}
     logarithms = [math.log(max(value, least.get(name, sys.float_info.min))) for name, value in counted.items()]
     return sum(logarithms) / max(1, len(errors))
+
+
+def trained_errors(metrics: Mapping[str, float], left_out: Container[str]) -> dict[str, float]:
+    """Mean absolute errors of what is trained."""
+    return {name: value for name, value in metrics.items() if "mae" in name and name not in left_out}
+
+
+def unlearnt(
+    metrics: Mapping[str, float],
+    untaught: Mapping[str, float],
+    left_out: Container[str] = (),
+    least: Mapping[str, float] = LEAST,
+) -> list[str]:
+    """Names of the errors that are no lower than those of who has learnt nothing, where there is something to learn."""
+    errors = trained_errors(metrics, left_out)
+    without = {name: untaught[name] for name in errors if untaught.get(name, 0.0) > least.get(name, 0.0)}
+    return [name for name, error in errors.items() if name in without and not error < without[name]]
 
 
 def last_is_kept(last: float, best: float, n_valid: int) -> bool:

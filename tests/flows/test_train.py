@@ -343,6 +343,20 @@ def test_options_win_over_the_file_and_set_over_both(tmp_path: Path) -> None:
     assert config.optimiser.lr == 0.25
 
 
+def test_what_was_not_learnt_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli.results import TrainResult
+    from flows.cli.train import describe
+
+    result = TrainResult(
+        model=None, model_version=None, checkpoint="c", sha256="0", run_id=None, graph_set_id="0", epochs=1, steps=2,
+        metrics={}, unlearnt=["force_mae_mev_per_angstrom", "gap_mae"], cpu_s=1.0, wall_s=1.0,
+    )  # fmt: skip
+    describe(result)
+    assert "not learnt: force MAE, meV/Å, gap_mae:" in " ".join(capsys.readouterr().err.split())
+    describe(result.model_copy(update={"unlearnt": []}))
+    assert "not learnt" not in capsys.readouterr().err
+
+
 def test_two_budgets_are_refused() -> None:
     from flows.cli.train import configuration
 

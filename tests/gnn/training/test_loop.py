@@ -20,7 +20,7 @@ from gnn.training import state as disk
 from gnn.training.config import LossConfig
 from gnn.training.loop import Trainer, train
 from gnn.training.outcome import Progress
-from gnn.training.selection import last_is_kept, least_errors, untrained_errors, validation_score
+from gnn.training.selection import last_is_kept, least_errors, unlearnt, untrained_errors, validation_score
 from gnn.training.step import EagerStep, Terms
 from gnn.training.tracker import NullTracker
 
@@ -336,6 +336,20 @@ def test_nothing_learnt_is_the_worst_that_counts() -> None:
     assert validation_score(learnt) > validation_score(fresh)
     assert validation_score(learnt, most=untaught) < validation_score(fresh, most=untaught)
     assert validation_score({"energy_mae_mev_per_atom": float("nan")}, most=untaught) == math.inf
+
+
+def test_what_was_not_learnt_is_named() -> None:
+    untaught = {
+        "energy_mae_mev_per_atom": 140.0,
+        "force_mae_mev_per_angstrom": 6.0,
+        "gap_mae": 0.5,
+        "stress_mae_gpa": 0.0,
+    }
+    found = {"energy_mae_mev_per_atom": 65.0, "force_mae_mev_per_angstrom": 36.0, "gap_mae": 0.5, "stress_mae_gpa": 1.0}
+    assert unlearnt(found, untaught) == ["force_mae_mev_per_angstrom", "gap_mae"]
+    assert unlearnt(found, untaught, {"force_mae_mev_per_angstrom"}) == ["gap_mae"]
+    assert unlearnt({"energy_mae_mev_per_atom": float("nan")}, untaught) == ["energy_mae_mev_per_atom"]
+    assert unlearnt(found, {}) == []
 
 
 def test_what_is_known_without_a_network_is_looked_at_once(
