@@ -124,7 +124,7 @@ def describe(result: TrainResult) -> None:
 
         names = ", ".join(HEADLINES.get(name, name) for name in result.unlearnt)
         say(
-            f"not learnt: {names} of the validation split: no lower than with reference energies, zero forces and means"
+            f"not learnt: {names}: on the validation split no lower than reference energies, zero forces and means give"
         )
 
 
