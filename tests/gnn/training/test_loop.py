@@ -230,7 +230,7 @@ class CompilingStep(EagerStep):
 def test_the_learning_rate_waits_for_the_compiler(
     copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
 ) -> None:
-    recipe = tiny_recipe(minutes=3 / 60, clock="cpu")
+    recipe = tiny_recipe(minutes=3 / 60, clock="cpu", schedule={"warmup": 0.2})
     trainer = Trainer(recipe, copper, run_folder, NullTracker(), None)
     trainer.differentiate = CompilingStep(trainer.model, trainer.config.losses, recipe.scales, recipe.wanted)
     rates: list[float] = []
