@@ -222,12 +222,13 @@ def grown(start: Start, model: Model) -> dict[str, Tensor]:
     found = {name: value.detach().clone() for name, value in model.named_parameters()}
     theirs = dict(parent.named_parameters())
     growing = _tables(model) if len(model.config.elements) > len(start.model.elements) else {}
+    parents = _tables(parent)
     for name, value in found.items():
         owner, _, leaf = name.rpartition(".")
         if name not in theirs or (owner in growing and leaf != "element"):
             continue
         if owner in growing:
-            new = _grown_table(_tables(parent)[owner], growing[owner], model.config.elements)
+            new = _grown_table(parents[owner], growing[owner], model.config.elements)
             found[f"{owner}.element"], found[f"{owner}.vector"] = new
         elif leaf == "of_theory" or (owner.startswith("energy_head.") and not owner.endswith("hidden")):
             found[name] = theirs[name].detach()[:, _theory_columns(start, model.config)]

@@ -306,8 +306,8 @@ class Trainer:
             self._keep_best(None, {})
             self._validated_at = self.state.elapsed_s
             return {}
-        started = self.clock()
         self.state.untaught_metrics = self.state.untaught_metrics or self._evaluate("valid", self.model.untaught)
+        started = self.clock()
         self.model.eval()
         with self.ema.applied(self.model):
             metrics = self._evaluate("valid", self._predict)
