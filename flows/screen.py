@@ -228,7 +228,7 @@ def compute(
     with stopped_on_purpose(campaign.folder.shards), dask_client(cluster, workers) as client:
         with campaign.clock.stage("prepare"):
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
-        announce(campaign, ready)
+        announce_or_begin_anew(campaign, ready)
         with campaign.clock.stage("relax"):
             outcomes = relax_shards(campaign, ready, client, show, only)
     finish(campaign, ready, outcomes)
@@ -241,13 +241,22 @@ def announce(campaign: Campaign, ready: Prepared) -> None:
     Raises:
         InputError: no hull can be drawn for the candidates that were found.
     """
-    try:
-        notes = remarks(campaign, ready)
-    except InputError as error:
-        raise InputError(f"{error}; then start the campaign anew with --fresh") from None
+    notes = remarks(campaign, ready)
     facts = {"candidates_digest": ready.digest, "n_candidates": len(ready.ledger.ids), "warnings": notes}
     write_state(campaign, "RUNNING", **facts)
     tell(campaign.folder, notes)
+
+
+def announce_or_begin_anew(campaign: Campaign, ready: Prepared) -> None:
+    """The same for a campaign that stays as it was begun, so that a mended lake is not looked at again.
+
+    Raises:
+        InputError: as `announce`, with what to do then.
+    """
+    try:
+        announce(campaign, ready)
+    except InputError as error:
+        raise InputError(f"{error}; then start the campaign anew with --fresh") from None
 
 
 def relax_shards(

@@ -1,9 +1,9 @@
 """Training that starts from a trained model: its architecture, its weights and its reference energies go on.
 
 What the start knows stays as it is, so that step 0 gives its energies: weights, scale, references of known levels of
-theory. What it does not know is added: a new element begins as the mean of the known ones, a new level of theory with
-the readout of the start's first one. Their reference energies are fitted to what the start leaves over, E - E_start
-("estimated" in MACE), unless both start and data have isolated atoms.
+theory. What it does not know is added: a new element begins as its relatives among the known ones, a new level of
+theory with the readout of the start's first one. Their reference energies are fitted to what the start leaves over,
+E - E_start ("estimated" in MACE), unless both start and data have isolated atoms.
 """
 
 from __future__ import annotations
