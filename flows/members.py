@@ -16,6 +16,7 @@ from flows.progress import TrainingBars, progress_to_file, read_progress
 from flows.settings import Home
 from gnn.errors import SluiceError
 from gnn.files import digest, file_sha256
+from gnn.machine import threads_of_torch
 from gnn.training.config import TrainConfig, make_config
 
 if TYPE_CHECKING:
@@ -121,9 +122,10 @@ def train_members(plan: Plan, home: Home, cluster: str, tracker: Tracker, show: 
 
 def train_here(member: Member, data: GraphData, tracker: Tracker, bars: TrainingBars) -> TrainOutcome:
     """Train in this process, so that Ctrl-C is answered at once and the curves are logged as they come."""
+    from gnn.potentials.allocator import keep_freed_memory
     from gnn.training.loop import train as train_one
 
-    set_threads(member.recipe.config.threads)
+    keep_freed_memory()
     return train_one(member.recipe, data, member.folder, tracker, lambda progress: bars.update(0, progress))
 
 
@@ -138,17 +140,6 @@ def train_together(plan: Plan, home: Home, tracker: Tracker, bars: TrainingBars)
         run_processes(job, member.folder, plan.config.devices)
     CurveFile(member.folder / CURVES_NAME).replay(tracker, "")
     return restored(member, plan)
-
-
-def set_threads(threads: int | None) -> None:
-    """Let torch use so many threads (None leaves its own choice), and glibc keep what it frees."""
-    import torch
-
-    from gnn.potentials.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def train_on_workers(plan: Plan, home: Home, cluster: str, tracker: Tracker, bars: TrainingBars) -> list[TrainOutcome]:
@@ -199,17 +190,18 @@ def train_member(config: str, home: str, graphs_root: str, graph_folder: str, ru
 def train_in_folder(config: str, home: str, graphs_root: str, graph_folder: str, run_folder: str) -> TrainOutcome:
     """Train, given texts and paths, once this process trains nothing else; curves and progress go to files."""
     from gnn.graphs.loader import GraphData
+    from gnn.potentials.allocator import keep_freed_memory
     from gnn.training.loop import train as train_one
     from gnn.training.resolve import resolve
     from gnn.training.tracker import CurveFile
 
     checked = make_config(json.loads(config))
-    set_threads(checked.threads)
+    keep_freed_memory()
     data = GraphData(Path(graphs_root), Path(graph_folder))
     recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time:
+    with one_at_a_time, threads_of_torch(checked.threads):
         return train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
 
 

@@ -30,6 +30,7 @@ from flows.settings import Home
 from flows.tracking import code_version
 from gnn.errors import InputError, SluiceError
 from gnn.files import locked
+from gnn.machine import threads_of_torch
 from gnn.overlay import dotted
 from gnn.screening.campaign import CampaignSpec, read_campaign
 from gnn.screening.candidates import element_sets
@@ -308,10 +309,8 @@ def screen_shard(home_root: str, name: str, index: int, threads: int = 1) -> dic
     Raises:
         InputError: the campaign was not started, or has no such shard.
     """
-    import torch
-
-    torch.set_num_threads(threads)
-    return run_one(CampaignFolder(Home(Path(home_root)), name), index).model_dump(mode="json")
+    with threads_of_torch(threads):
+        return run_one(CampaignFolder(Home(Path(home_root)), name), index).model_dump(mode="json")
 
 
 def run_one(folder: CampaignFolder, index: int) -> ShardManifest:

@@ -17,6 +17,7 @@ from flows.tracking import MlflowTracker, code_version, environment
 from gnn.errors import InputError
 from gnn.files import write_text
 from gnn.graphs.graph_set import Split
+from gnn.machine import threads_of_torch
 from gnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def train(config: TrainConfig, home: Home, cluster: str = "local", show: bool = 
     if show:
         tell(plan, home, manifest is not None)
     if manifest is None:
-        with start_tracker(plan, home).running() as tracker:
+        with start_tracker(plan, home).running() as tracker, threads_of_torch(config.threads):
             outcomes = train_members(plan, home, cluster, tracker, show)
             manifest = conclude(plan, outcomes, tracker, time.monotonic() - started)
         note_run(plan, tracker.run_id, concluded=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -18,6 +20,19 @@ def processor(info: Path = CPU_INFO) -> str:
     name = fields.get("model name") or platform.machine()
     flags = fields.get("flags", "").split()
     return ", ".join([name, *[vectors for flag, vectors in VECTORS.items() if flag in flags][:1]])
+
+
+@contextmanager
+def threads_of_torch(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads for the time being (None: as many as it does); the caller's process has its own."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if threads is None else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_fields(text: str) -> dict[str, str]:

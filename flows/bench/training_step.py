@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
 from flows.bench.tasks import bring, split_graphs, task_named
 from flows.settings import Home
+from gnn.machine import threads_of_torch
 from gnn.overlay import merged
 
 if TYPE_CHECKING:
@@ -106,17 +107,18 @@ def run(settings: Settings, command: str) -> BenchTable:
         InputError: the task or the configuration is unknown.
     """
     step, recipe = prepared(settings)
-    for _ in range(settings.warm):
-        step.take()
-    step.watch.seconds.clear()
-    for _ in range(settings.steps):
-        step.take()
+    with threads_of_torch(recipe.config.threads):
+        for _ in range(settings.warm):
+            step.take()
+        step.watch.seconds.clear()
+        for _ in range(settings.steps):
+            step.take()
     return table_of(step.watch.seconds, recipe, settings, command)
 
 
 def prepared(settings: Settings) -> tuple[TrainingStep, Recipe]:
-    """The step of a task with its graphs, in the threads that the configuration names."""
-    from flows.members import set_threads
+    """The step of a task with its graphs, memory kept as a training keeps it."""
+    from gnn.potentials.allocator import keep_freed_memory
     from gnn.training.config import make_config
     from gnn.training.resolve import cutoff_of, resolve
 
@@ -126,7 +128,7 @@ def prepared(settings: Settings) -> tuple[TrainingStep, Recipe]:
     bring(task, settings.data, settings.home)
     graphs = split_graphs(task, cutoff_of(config), settings.home)
     recipe = resolve(config, graphs.graph_set, None, graphs)
-    set_threads(config.threads)
+    keep_freed_memory()
     return TrainingStep(recipe, graphs, settings.device), recipe
 
 

@@ -52,6 +52,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_network_is_taught_then_trained(task: Task, data: Path, home: Home) -> None:
     found, other = (train_taught(task, TEACHER, data, home, CHANGES, seed) for seed in (0, 1))
     assert found["taught"] == other["taught"] == 24

@@ -169,14 +169,14 @@ def test_a_real_run_shows_them(prefect_server: str, tmp_path: Path) -> None:
 
     @flow
     def shows() -> None:
-        progress = Progress("screen", "metals", 1)
+        progress = Progress("screen", "shown", 1)
         progress.advance()
-        show_table("funnel-metals", [{"stage": "read", "n_in": 3}], "Funnel")
-        run_artifacts.show_link("report-metals", tmp_path / "report.html", "report of metals")
+        show_table("funnel-shown", [{"stage": "read", "n_in": 3}], "Funnel")
+        run_artifacts.show_link("report-shown", tmp_path / "report.html", "report of metals")
 
     shows()
     with get_client(sync_client=True) as client:
         found = {artifact.key: artifact for artifact in client.read_artifacts()}
-    assert found["screen-metals"].data == 100.0
-    assert json.loads(found["funnel-metals"].data) == [{"stage": "read", "n_in": 3}]
-    assert "report of metals" in found["report-metals"].data
+    assert found["screen-shown"].data == 100.0
+    assert json.loads(found["funnel-shown"].data) == [{"stage": "read", "n_in": 3}]
+    assert "report of metals" in found["report-shown"].data

@@ -30,7 +30,7 @@ def start(file: Path, home: Home) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_in_the_middle_of_a_campaign(home: Home, larger: str, tmp_path: Path) -> None:
     """The whole command, killed with its workers; the same command again repeats no record and ends the same."""
     file = tmp_path / "larger.toml"

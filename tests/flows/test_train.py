@@ -411,7 +411,7 @@ def test_cpu_time_is_each_members_own() -> None:
         assert [c.minutes for c in member_configs(config, 2, cluster)] == [6, 6, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.server
 def test_two_processes_train_what_one_with_double_batches_does(lake_home: Home, config: Callable[..., Any]) -> None:
     from flows.train import train

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from gnn.machine import processor
+from gnn.machine import processor, threads_of_torch
 
 CORE = """processor\t: {core}
 model name\t: AMD EPYC
@@ -29,3 +30,17 @@ def test_elsewhere_the_platform_is_asked(tmp_path: Path) -> None:
     assert processor(tmp_path / "none")
     (tmp_path / "cpuinfo").write_text("Hardware : some board\n")
     assert processor(tmp_path / "cpuinfo")
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+def test_threads_are_given_back(threads: int | None) -> None:
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with threads_of_torch(threads):
+            assert torch.get_num_threads() == (threads or before)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before

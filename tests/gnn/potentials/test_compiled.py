@@ -54,7 +54,9 @@ def assert_same(mine: Any, plain: Any) -> None:
         torch.testing.assert_close(mine.properties[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [family if family == "ace" else pytest.param(family, marks=pytest.mark.long) for family in FAMILIES]
+)
 def test_one_trace_serves_batches_of_all_sizes(family: str, models: dict[str, Model], structures: list[Atoms]) -> None:
     model, traced = models[family], as_traced(models[family])
     with warnings.catch_warnings():
