@@ -198,10 +198,10 @@ def train_in_folder(config: str, home: str, graphs_root: str, graph_folder: str,
     checked = make_config(json.loads(config))
     keep_freed_memory()
     data = GraphData(Path(graphs_root), Path(graph_folder))
-    recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     with one_at_a_time, threads_of_torch(checked.threads):
+        recipe = resolve(checked, data.graph_set, start_of(checked.init, Home(Path(home))), data)
         return train_one(recipe, data, folder, CurveFile(folder / CURVES_NAME), progress_to_file(folder))
 
 

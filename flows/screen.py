@@ -229,7 +229,7 @@ def compute(
     with stopped_on_purpose(campaign.folder.shards), dask_client(cluster, workers) as client:
         with campaign.clock.stage("prepare"):
             ready = prepared(campaign.spec, campaign.inputs, campaign.folder.shards, slots(client))
-        announce_or_begin_anew(campaign, ready)
+        announce_or_refuse(campaign, ready)
         with campaign.clock.stage("relax"):
             outcomes = relax_shards(campaign, ready, client, show, only)
     finish(campaign, ready, outcomes)
@@ -248,11 +248,11 @@ def announce(campaign: Campaign, ready: Prepared) -> None:
     tell(campaign.folder, notes)
 
 
-def announce_or_begin_anew(campaign: Campaign, ready: Prepared) -> None:
-    """The same for a campaign that stays as it was begun, so that a mended lake is not looked at again.
+def announce_or_refuse(campaign: Campaign, ready: Prepared) -> None:
+    """Announce; a refusal says how to go on, since the campaign keeps the lake it was begun with.
 
     Raises:
-        InputError: as `announce`, with what to do then.
+        InputError: as `announce`.
     """
     try:
         announce(campaign, ready)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.io import read
@@ -83,6 +84,12 @@ def test_the_funnel_adds_up(run_here: Run, home: Home, campaign_file: Path) -> N
         assert sum(row["stage_dropped"] == stage.stage for row in rows) == sum(stage.rejected.values())
         n_in = stage.n_out
     assert n_in == result.n_shortlist == sum(row["shortlisted"] for row in rows)
+
+
+def test_torch_has_its_threads_back(run_here: Run, campaign_file: Path) -> None:
+    before = torch.get_num_threads()
+    run_here(campaign_file)
+    assert torch.get_num_threads() == before
 
 
 def test_energies_in_the_table_are_the_models(run_here: Run, home: Home, campaign_file: Path) -> None:
