@@ -237,6 +237,7 @@ def time_to_accuracy(
 ) -> None:
     """Force error after so many CPU minutes, ours at a third of the peers'; goes on from where it was stopped."""
     from flows.bench import time_to_accuracy as bench
+    from flows.bench import time_to_accuracy_tables as tables
     from flows.bench.drivers import Driver
     from flows.bench.tasks import check_files, task_named
 
@@ -256,7 +257,7 @@ def time_to_accuracy(
     if limit != 0 and not dry_run:
         bench.check_installed(plan)
     words = ["sluice bench time-to-accuracy --data DATA", *(f"--set {text}" for text in changes or [])]
-    table, picture = partial(bench.table_of, changes=plan.changes), partial(bench.draw, changes=plan.changes)
+    table, picture = partial(tables.table_of, changes=plan.changes), partial(tables.draw, changes=plan.changes)
     driver = Driver(bench.NAME, bench.runs_of(plan), table, results, " ".join(words), picture)
     drive(driver, own, limit, dry_run, as_json)
 

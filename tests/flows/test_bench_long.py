@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.bench import accuracy, body_order, time_to_accuracy
+from flows.bench import accuracy, body_order, time_to_accuracy, time_to_accuracy_tables
 from flows.bench.drivers import Driver
 from flows.bench.own_runs import flat_errors
 from flows.bench.runs import Record, Run
@@ -125,7 +125,7 @@ def test_rows_take_the_best_size_and_the_mean_of_seeds() -> None:
         reached("torchmd", "tn2_64", 5.0, 72.0),
         *(reached("sluice", "default", 1.6667, 60.0 + seed, seed) for seed in range(3)),
     ]
-    (row,) = time_to_accuracy.budget_rows(records)
+    (row,) = time_to_accuracy_tables.budget_rows(records)
     assert row[:5] == [5.0, "80.0 (32_L0)", None, "72.0 (tn2_64)", 72.0]
     assert row[5] == pytest.approx(5 / 3)
     assert row[6:] == [61.0, "60.0 to 62.0 (3 seeds)", "yes", "AMD EPYC"]
@@ -138,48 +138,80 @@ def test_only_runs_of_one_processor_are_held_against_each_other() -> None:
         reached("mace", "64_L0", 5.0, 95.0, where=slower),
         reached("sluice", "default", 1.6667, 90.0, where=slower),
     ]
-    fast, slow = time_to_accuracy.budget_rows(records)
+    fast, slow = time_to_accuracy_tables.budget_rows(records)
     assert (fast[4], fast[6], fast[-2:]) == (80.0, None, [None, "AMD EPYC"])
     assert (slow[4], slow[6], slow[-2:]) == (95.0, 90.0, ["yes", "AMD EPYC, AVX2"])
-    assert time_to_accuracy.of_busiest_processor(records) == records[1:]
+    assert time_to_accuracy_tables.of_busiest_processor(records) == records[1:]
 
 
 def test_not_reached_and_not_known() -> None:
     peer, own = reached("mace", "64_L0", 10.0, 50.0), reached("sluice", "default", 3.3333, 51.0)
-    assert time_to_accuracy.budget_rows([peer, own])[0][-2] == "no"
-    assert time_to_accuracy.budget_rows([peer])[0][-2] is None
-    assert time_to_accuracy.budget_rows([own])[0][4] is None
+    assert time_to_accuracy_tables.budget_rows([peer, own])[0][-2] == "no"
+    assert time_to_accuracy_tables.budget_rows([peer])[0][-2] is None
+    assert time_to_accuracy_tables.budget_rows([own])[0][4] is None
+
+
+def test_whatever_the_processor_a_peer_is_held_against_ours_on_its_own_or_else_our_worst() -> None:
+    slower, other = WHERE | {"processor": "AMD EPYC, AVX2"}, WHERE | {"processor": "Some Other"}
+    fast = [reached("sluice", "default", 1.6667, 60.0 + seed, seed) for seed in range(3)]
+    slow = [reached("sluice", "default", 1.6667, 82.0 + seed, seed, where=slower) for seed in range(3)]
+    mace, tensornet = reached("mace", "64_L0", 5.0, 66.0), reached("torchmd", "tn1_64", 5.0, 85.0, where=slower)
+    (row,) = time_to_accuracy_tables.anywhere([mace, tensornet, *fast, *slow]).rows
+    assert row[:4] == ["3bpa", 5.0, 85.0, "TensorNet tn1_64, AMD EPYC, AVX2"]
+    assert row[5:8] == [83.0, "AMD EPYC, AVX2", "yes"]
+    elsewhere = reached("nequip", "S", 5.0, 70.0, where=other)
+    (row,) = time_to_accuracy_tables.anywhere([mace, tensornet, elsewhere, *fast, *slow]).rows
+    assert row[3] == "NequIP S, Some Other"
+    assert row[5:8] == [83.0, "AMD EPYC, AVX2", "no"]
+
+
+def test_a_size_that_was_not_run_is_named_with_the_fall_it_would_need() -> None:
+    records = [
+        reached("mace", "64_L0", 5.0, 120.0),
+        reached("mace", "64_L0", 10.0, 80.0),
+        reached("nequip", "S", 5.0, 160.0),
+        reached("nequip", "S", 20.0, 50.0),
+        *(reached("sluice", "default", minutes, 40.0) for minutes in (3.3333, 6.6667)),
+    ]
+    part = time_to_accuracy_tables.anywhere(records)
+    after_10, after_20 = (str(row[-1]).split(", ") for row in part.rows)
+    assert "NequIP S (4.0)" in after_10
+    assert "TensorNet tn2_64" in after_10
+    assert "MACE 64_L0 (1.7)" in after_20, "of both shorter runs the one that asks for less"
+    assert len(after_20) == 8
+    assert part.notes[1].endswith("The greatest falls seen: 3bpa 1.50 (MACE 64_L0, 5 to 10 minutes, AMD EPYC).")
+    assert time_to_accuracy_tables.anywhere(records[1:]).notes[1].endswith("to come below ours.")
 
 
 def test_only_the_recipe_asked_for_counts() -> None:
     other = reached("sluice", "default", 1.6667, 10.0, changes=TENSOR | {"optimiser": {"lr": 1}})
     own = reached("sluice", "default", 1.6667, 70.0, changes=TENSOR)
     records = [own, other, reached("mace", "64_L0", 5.0, 60.0)]
-    page = time_to_accuracy.table_of(records, "command")
-    assert page.parts[0].rows[0][6] == 70.0
-    assert page.parts[0].rows[0][-2] == "no"
+    page = time_to_accuracy_tables.table_of(records, "command")
+    assert page.parts[1].rows[0][6] == 70.0
+    assert page.parts[1].rows[0][-2] == "no"
     assert len(page.parts[-1].rows) == 3
     assert page.versions["mace"] == "1.0"
     assert "| 5 |" in page.markdown()
     assert "Ours, 3bpa: model.family = tensor, model.n_radial = 6, preset = default." in page.notes
     assert [row[-1] for row in page.parts[-1].rows] == ["4d3c37f"] * 3
-    changed = time_to_accuracy.table_of(records, "command", {"optimiser": {"lr": 1}})
-    assert changed.parts[0].rows[0][6] == 10.0
+    changed = time_to_accuracy_tables.table_of(records, "command", {"optimiser": {"lr": 1}})
+    assert changed.parts[1].rows[0][6] == 10.0
 
 
 def test_curves_and_picture(tmp_path: Path) -> None:
     records = [reached("mace", "64_L0", m, 100 / m) for m in (5.0, 10.0)] + [
         reached("sluice", "default", 1.6667, e, s, changes=TENSOR) for s, e in enumerate((50.0, 70.0))
     ]
-    assert time_to_accuracy.curves(records) == {"ours": [(1.6667, 60.0)], "MACE": [(5.0, 20.0), (10.0, 10.0)]}
-    assert time_to_accuracy.draw(records, tmp_path / "curve.svg").read_text().startswith("<?xml")
+    assert time_to_accuracy_tables.curves(records) == {"ours": [(1.6667, 60.0)], "MACE": [(5.0, 20.0), (10.0, 10.0)]}
+    assert time_to_accuracy_tables.draw(records, tmp_path / "curve.svg").read_text().startswith("<?xml")
 
 
 def test_every_task_is_drawn_though_its_processor_is_not_the_busiest(tmp_path: Path) -> None:
     elsewhere = reached("mace", "64_L0", 5.0, 80.0, where=WHERE | {"processor": "Some Other"})
     elsewhere["key"]["task"] = "si"
     often = [reached("mace", "64_L0", minutes, 90.0) for minutes in (5.0, 10.0)]
-    drawn = time_to_accuracy.draw([*often, elsewhere], tmp_path / "curve.svg").read_text()
+    drawn = time_to_accuracy_tables.draw([*often, elsewhere], tmp_path / "curve.svg").read_text()
     assert "3bpa, AMD EPYC" in drawn
     assert "si, Some Other" in drawn
 
