@@ -358,7 +358,7 @@ def unlearnt_by_all(plan: Plan, states: list[TrainState]) -> list[str]:
 
     recipe = plan.members[0].recipe
     left_out, least = untrained_errors(recipe.config.losses), least_errors(recipe.scales.properties)
-    found = [unlearnt(state.best_metrics, state.untaught_metrics, left_out, least) for state in states]
+    found = [unlearnt(state.best_metrics, state.untaught_metrics or {}, left_out, least) for state in states]
     return [name for name in (found[0] if found else []) if all(name in others for others in found)]
 
 
@@ -421,13 +421,14 @@ def known_dataset(reference: str, lake: Lake) -> tuple[str, int]:
 def describe_plan(config: TrainConfig, home: Home) -> TrainPlanResult:
     """What a training would do, as far as it can be said without preprocessing: for `--dry-run`."""
     from gnn.lake.table import Lake
-    from gnn.training.resolve import cutoff_of
+    from gnn.training.resolve import cutoff_of, preset_of
 
     lake = Lake(home.lake)
     remarks = ["would use " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.datasets]
     remarks += ["with the help of " + "@".join(map(str, known_dataset(name, lake))) for name in config.data.helpers]
     budget = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs} epochs"
-    remarks.append(f"would train {config.committee} network(s), preset {config.preset}, for {budget}")
+    size = f"preset {preset_of(config)}" if config.init is None else f"as {config.init}"
+    remarks.append(f"would train {config.committee} network(s), {size}, for {budget}")
     cutoff = cutoff_of(config, initial_model(config.init, home))
     remarks.append(f"graphs with a cutoff of {cutoff:g} Å; registered as {config.register_as or 'nothing'}")
     return TrainPlanResult(config=config.model_dump(mode="json"), cutoff=cutoff, remarks=remarks)

@@ -15,8 +15,8 @@ from flows.bench.crystal_peers import fit_crystals
 from flows.bench.named import read_named
 from flows.bench.own_runs import rebudgeted, train_and_test
 from flows.bench.peers.client import command_of
-from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words
-from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from flows.bench.runs import CODE_NOTE, Record, Run, code_of, in_words, run_table
+from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import task_named
 from flows.bench.teaching import Teacher, train_taught
 from flows.settings import Home
@@ -193,9 +193,8 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
     if rivals:
         beside = [rival_row(known[record["key"]["case"]], record) for record in rivals]
         parts.append(Part(title="Peers on the same rows", columns=RIVAL_COLUMNS, rows=beside, notes=[RIVAL_NOTE]))
-    seeds = sorted({record["key"]["seed"] for record in records})
     notes = ["Errors on what was not trained on; the deviation is that of the seeds.", CODE_NOTE]
-    return bench_table(NAME, "Accuracy at convergence", command, parts, seeds=seeds, notes=notes)
+    return run_table(NAME, "Accuracy at convergence", command, parts, records, notes)
 
 
 def as_configured(known: Mapping[str, Case], records: Sequence[Record]) -> tuple[list[Record], list[Record]]:

@@ -11,8 +11,8 @@ from statistics import mean
 from typing import Any
 
 from flows.bench.own_runs import train_and_test
-from flows.bench.runs import Record, Run
-from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from flows.bench.runs import Record, Run, run_table, trained_by
+from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import Task, task_named
 from flows.settings import Home
 
@@ -67,9 +67,9 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         {(record["key"]["task"], record["key"]["cpu_minutes"], record["key"]["preset"]) for record in records}
     )
     parts = [case_part(records, *case, error) for case in cases for error in ERRORS]
-    seeds = sorted({record["key"]["seed"] for record in records})
-    notes = ["Test errors after equal CPU time of one thread; a dearer network makes fewer passes. Mean over seeds."]
-    return bench_table(NAME, "Body order and degree at equal CPU time", command, parts, seeds=seeds, notes=notes)
+    passes = "Test errors after equal CPU time of one thread; a dearer network makes fewer passes. Mean over seeds."
+    notes = [passes, trained_by(records)]
+    return run_table(NAME, "Body order and degree at equal CPU time", command, parts, records, notes)
 
 
 def case_part(records: Sequence[Record], task: str, minutes: float, preset: str, error: str) -> Part:

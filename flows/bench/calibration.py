@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.bench.own_runs import EXPERIMENT
-from flows.bench.runs import Record, Run
-from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from flows.bench.runs import Record, Run, run_table, trained_by
+from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import Task, bring, task_named
 from flows.settings import Home
 
@@ -180,8 +180,9 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         "structures of new groups.",
         "Over halves: halves of the held-out groups of each training calibrate and judge in turn, 20 times.",
         "One member: last-layer rigidity. Several: their spread.",
+        trained_by(records),
     ]
-    return bench_table(NAME, "Do 90 % intervals cover 90 %?", command, parts, notes=notes)
+    return run_table(NAME, "Do 90 % intervals cover 90 %?", command, parts, records, notes)
 
 
 def row(records: Sequence[Record]) -> list[Cell]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from flows.bench.own_runs import train_and_test
-from flows.bench.runs import CODE_NOTE, Record, Run, code_of
-from flows.bench.table import BenchTable, Cell, Column, Part, bench_table
+from flows.bench.runs import CODE_NOTE, Record, Run, code_of, run_table
+from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import Task, known_tasks
 from flows.settings import Home
 from gnn.errors import named
@@ -127,9 +127,8 @@ def table_of(records: Sequence[Record], command: str) -> BenchTable:
         CODE_NOTE,
     ]
     titles = [f"{task.name}: {task.title}." for task in known.values()]
-    seeds = sorted({record["key"]["seed"] for record in own})
     parts = [Part(title="Test errors", columns=COLUMNS, rows=rows, notes=titles)]
-    return bench_table(NAME, "Real data sets as they come", command, parts, seeds=seeds, notes=notes)
+    return run_table(NAME, "Real data sets as they come", command, parts, own, notes)
 
 
 def rows_of(record: Record) -> Iterator[list[Cell]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from flows.bench.table import own_versions, this_machine
+from flows.bench.table import BenchTable, Part, bench_table, own_versions, this_machine
 from flows.cli.output import say
 from gnn.errors import InputError, SluiceError, one_line
 from gnn.files import Journal, canonical_json, digest
@@ -109,6 +109,42 @@ def attempt(journal: Journal, run: Run, progress: Progress) -> None:
     with journal.appending() as append:
         append({"key": run.key, "result": result, "where": where, "versions": own_versions()})
     progress.done += 1
+
+
+def run_table(
+    name: str,
+    title: str,
+    command: str,
+    parts: list[Part],
+    records: Sequence[Record],
+    notes: Sequence[str],
+    versions: Mapping[str, str] | None = None,
+) -> BenchTable:
+    """The page of a benchmark made of runs: their processors and versions, not those of the machine that draws it."""
+    found = {record["where"]["processor"]: None for record in records}
+    facts = {
+        "machine": None,
+        "processors": list(found),
+        "versions": versions_of(records) | dict(versions or {}),
+        "seeds": sorted({record["key"]["seed"] for record in records if "seed" in record["key"]}),
+        "notes": list(notes),
+    }
+    return bench_table(name, title, command, parts, **facts)
+
+
+def versions_of(records: Sequence[Record]) -> dict[str, str]:
+    """Libraries that runs were made with, in the order they came; commits are told by run, or by `trained_by`."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, version in record["versions"].items():
+            found.setdefault(name, {})[version] = None
+    return {name: ", ".join(versions) for name, versions in found.items() if name != "sluice"}
+
+
+def trained_by(records: Sequence[Record]) -> str:
+    """The commits of all runs, where a table has no column for them."""
+    commits = sorted({code_of(record) for record in records})
+    return f"Trained by sluice {', '.join(commits) or '(nothing yet)'}."
 
 
 def code_of(record: Record) -> str:

@@ -25,6 +25,11 @@ class Machine(Result):
     python: str
     load: float | None = None
 
+    def in_words(self) -> str:
+        """Processor, system, load and Python in a few words."""
+        load = "" if self.load is None else f", load {self.load:.1f} at the start"
+        return f"{self.processor}, {self.cores} cores, {self.system}{load}. Python {self.python}"
+
 
 class Column(Result):
     """One column: its heading with unit, and how many decimals its numbers are shown with (None: as they are)."""
@@ -53,7 +58,8 @@ class BenchTable(Result):
     benchmark: str
     title: str
     command: str
-    machine: Machine
+    machine: Machine | None = Field(description="null: made of runs that may be of several, on `processors`")
+    processors: list[str] = Field(default_factory=list)
     versions: dict[str, str]
     seeds: list[int] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
@@ -67,12 +73,11 @@ class BenchTable(Result):
 
     def provenance(self) -> str:
         """Machine, versions and seeds in a few words."""
-        machine = self.machine
-        load = "" if machine.load is None else f", load {machine.load:.1f} at the start"
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         seeds = f" Seeds: {', '.join(map(str, self.seeds))}." if self.seeds else ""
-        where = f"{machine.processor}, {machine.cores} cores, {machine.system}{load}"
-        return f"{where}. Python {machine.python}, {versions}.{seeds}"
+        if self.machine is None:
+            return f"Runs on {'; '.join(self.processors)}. {versions}.{seeds}" if self.processors else "No run yet."
+        return f"{self.machine.in_words()}, {versions}.{seeds}"
 
 
 def grid(columns: list[Column], rows: list[list[Cell]]) -> str:
@@ -120,6 +125,6 @@ def installed(name: str) -> str | None:
 
 
 def bench_table(benchmark: str, title: str, command: str, parts: list[Part], **more: Any) -> BenchTable:
-    """A benchmark's result on this machine with these versions, `more` to add to or replace its facts."""
+    """A benchmark's result, on this machine with these versions unless `more` replaces these facts or adds others."""
     facts: dict[str, Any] = {"machine": this_machine(), "versions": own_versions()} | more
     return BenchTable(benchmark=benchmark, title=title, command=command, parts=parts, **facts)

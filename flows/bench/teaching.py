@@ -61,7 +61,8 @@ def train_taught(
     help_of = {"data": {"helpers": [labels.dataset]}, "seed": seed}
     first = trained(task.data(), home, merged(changes, help_of))
     start = {"init": str(home.absolute(first.checkpoint)), "seed": seed}
-    rest = {name: value for name, value in rebudgeted(changes, teacher.alone).items() if name != "model"}
+    kept = rebudgeted(changes, teacher.alone).items()
+    rest = {name: value for name, value in kept if name not in ("preset", "model")}
     found = train_and_test(task, data, home, merged(rest, start))
     spent = round(first.cpu_s + found["cpu_s"], 2)
     return found | {"cpu_s": spent, "taught": labels.done, "helped": flat_errors(first.metrics["test"])}

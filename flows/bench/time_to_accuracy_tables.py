@@ -11,8 +11,8 @@ from typing import Any
 
 from flows.bench.peers.client import OWN
 from flows.bench.peers.environments import PEERS
-from flows.bench.runs import CODE_NOTE, Record, code_of, in_words
-from flows.bench.table import BenchTable, Cell, Column, Part, bench_table, own_versions
+from flows.bench.runs import CODE_NOTE, Record, code_of, in_words, run_table
+from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import task_named
 from flows.bench.time_to_accuracy import BUDGETS, CONTENDERS, NAME, SHARE, TASKS, recipe_of
 
@@ -41,9 +41,8 @@ def table_of(records: Sequence[Record], command: str, changes: Mapping[str, Any]
         *(f"Ours, {name}: {in_words(recipe_of(name, changes))}." for name in TASKS if of_task(current, name)),
         CODE_NOTE,
     ]
-    seeds = sorted({record["key"]["seed"] for record in records})
-    facts = {"notes": notes, "seeds": seeds, "versions": own_versions() | peer_versions(records)}
-    return bench_table(NAME, "Time to accuracy", command, [anywhere(current), *parts, all_runs(records)], **facts)
+    tables = [anywhere(current), *parts, all_runs(records)]
+    return run_table(NAME, "Time to accuracy", command, tables, records, notes, peer_versions(records))
 
 
 def peer_versions(records: Sequence[Record]) -> dict[str, str]:

@@ -155,7 +155,9 @@ class TrainConfig(_Section):
     """A whole training. Exactly one of `epochs` and `minutes` is the budget."""
 
     data: DataConfig = DataConfig()
-    preset: PresetName = Field(default="default", description="size of the network")
+    preset: PresetName | None = Field(
+        default=None, description="size of the network: small, default or accurate; None: `init`'s, else default"
+    )
     model: dict[str, Any] = Field(default_factory=dict, description="overrides of the preset's architecture")
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -195,6 +197,13 @@ class TrainConfig(_Section):
     def _one_budget(self) -> TrainConfig:
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs and minutes are both given; give one budget")
+        return self
+
+    @model_validator(mode="after")
+    def _a_start_brings_its_architecture(self) -> TrainConfig:
+        told = [*(["preset"] if self.preset else []), *(f"model.{name}" for name in sorted(self.model))]
+        if self.init is not None and told:
+            raise ValueError(f"{told[0]}: the architecture of --init cannot be changed; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -306,7 +306,8 @@ class Trainer:
             self._keep_best(None, {})
             self._validated_at = self.state.elapsed_s
             return {}
-        self.state.untaught_metrics = self.state.untaught_metrics or self._evaluate("valid", self.model.untaught)
+        if self.state.untaught_metrics is None:
+            self.state.untaught_metrics = self._evaluate("valid", self.model.untaught)
         started = self.clock()
         self.model.eval()
         with self.ema.applied(self.model):
@@ -343,7 +344,7 @@ class Trainer:
         return None if limits.max_edges is None else limits.max_edges * limits.valid_factor
 
     def _score(self, metrics: dict[str, float]) -> float:
-        least, most = least_errors(self.recipe.scales.properties), self.state.untaught_metrics
+        least, most = least_errors(self.recipe.scales.properties), self.state.untaught_metrics or {}
         return validation_score(metrics, untrained_errors(self.config.losses), least, most)
 
     def _keep_best(self, score: float | None, metrics: dict[str, float]) -> None:

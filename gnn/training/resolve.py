@@ -86,7 +86,7 @@ class Recipe:
 
 def cutoff_of(config: TrainConfig, start: ModelConfig | None = None) -> float:
     """The cutoff (Å) that the data are preprocessed with: as configured, else the start's, else the preset's."""
-    return config.data.cutoff or (PRESET_CUTOFF[config.preset] if start is None else start.cutoff)
+    return config.data.cutoff or (PRESET_CUTOFF[preset_of(config)] if start is None else start.cutoff)
 
 
 def resolve(
@@ -152,7 +152,7 @@ def remarks_on(
         f"{counts['train']} training, {counts.get('valid', 0)} validation, {counts.get('test', 0)} test structures "
         f"of {statistics.mean_size:.0f} atoms; elements {known}; "
         f"{statistics.mean_neighbours:.0f} neighbours within {model.cutoff:g} Å",
-        f"family {model.family}, {'preset ' + config.preset if start is None else 'as --init'}: {size}",
+        f"family {model.family}, {'preset ' + preset_of(config) if start is None else 'as --init'}: {size}",
         *helpers_told(graph_set, config.schedule.helpers_leave),
         *begun,
         f"labels: {', '.join(graph_set.statistics.labels) or 'none'}; energy scale {model.energy_scale:.4g} eV; "
@@ -208,8 +208,6 @@ def model_config(config: TrainConfig, graph_set: GraphSet, start: Start | None) 
     properties = trained_properties(graph_set, config.losses)
     scales = property_scales(graph_set, properties)
     if start is not None:
-        if config.model:
-            raise InputError(f"model.{min(config.model)}: the architecture of --init cannot be changed")
         return continued(start, graph_set, properties, scales)
     heads = {"properties": properties, "property_scales": scales}
     return _validated({**_preset(config), **config.model, **from_data(graph_set), **heads})
@@ -227,9 +225,14 @@ def check_overrides(config: TrainConfig) -> None:
     _validated({**_preset(config), **config.model, "elements": ["H"]})
 
 
+def preset_of(config: TrainConfig) -> PresetName:
+    """The size of a network that starts from nothing."""
+    return config.preset or "default"
+
+
 def _preset(config: TrainConfig) -> dict[str, Any]:
     """Fields of the preset, of the family that the user's overrides name."""
-    return preset_fields(config.preset, config.model.get("family", "ace"))
+    return preset_fields(preset_of(config), config.model.get("family", "ace"))
 
 
 def _validated(values: dict[str, Any]) -> ModelConfig:

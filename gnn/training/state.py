@@ -68,7 +68,9 @@ class TrainState(BaseModel):
     compiling_s: float = 0.0
     resumes: int = 0
     trained_on: list[str] = Field(default_factory=list, description="processors or GPUs, in the order they came")
-    untaught_metrics: dict[str, float] = Field(default_factory=dict, description="validation errors without a network")
+    untaught_metrics: dict[str, float] | None = Field(
+        default=None, description="validation errors without a network; None: not looked at"
+    )
     best_score: float | None = None
     best_epoch: int | None = None
     best_metrics: dict[str, float] = Field(default_factory=dict)

@@ -27,7 +27,8 @@ def record(covered: float | None, seed: int = 0, **key: Any) -> Record:
         "cpu_s": 60.0,
     }
     named = {"task": "3bpa", "preset": "small", "epochs": 10, "members": 1, "split_seed": seed} | key
-    return {"key": named, "result": {**result, "energy_mae_mev_per_atom": 1.5}, "where": {}, "versions": {}}
+    made = {"where": {"processor": "AMD EPYC"}, "versions": {"sluice": "0.1.0 4d3c37f", "torch": "2.13.0"}}
+    return {"key": named, "result": {**result, "energy_mae_mev_per_atom": 1.5}, **made}
 
 
 def test_every_split_is_a_run_of_its_own(tmp_path: Path) -> None:
@@ -53,9 +54,21 @@ def test_a_row_says_mean_error_and_verdict() -> None:
 
 def test_the_table_has_a_row_a_case_and_bears_gaps() -> None:
     records = [record(0.9), record(None, task="si"), record(0.88, members=4)]
-    (part,) = bench.table_of(records, "sluice bench calibration").parts
-    assert [row[:3] for row in part.rows] == [["3bpa", 1, 1], ["si", 1, 0], ["3bpa", 4, 1]]
+    page = bench.table_of(records, "sluice bench calibration")
+    assert [row[:3] for row in page.parts[0].rows] == [["3bpa", 1, 1], ["si", 1, 0], ["3bpa", 4, 1]]
+    assert "Trained by sluice 4d3c37f." in page.notes
     assert bench.table_of([], "x").parts == []
+
+
+def test_a_page_of_runs_says_what_they_were_made_on_and_not_where_it_is_drawn() -> None:
+    later = record(0.88, 1) | {
+        "where": {"processor": "Some Other"},
+        "versions": {"sluice": "0.1.0 a", "torch": "2.14.0"},
+    }
+    page = bench.table_of([record(0.9), later], "x")
+    assert page.provenance() == "Runs on AMD EPYC; Some Other. torch 2.13.0, 2.14.0."
+    assert "Trained by sluice 4d3c37f, a." in page.notes
+    assert bench.table_of([], "x").provenance() == "No run yet."
 
 
 def test_one_split_is_judged_by_the_interval_of_its_own_validation() -> None:

@@ -249,6 +249,6 @@ def test_what_has_learnt_from_the_suite_does_not_win(gated: Home) -> None:
     refused = CliRunner().invoke(app, ["models", "promote", f"copper/{imported.version}"])
     assert refused.exit_code == 1
     assert "it was trained on 4 of the suite's 4 structures, so its errors say nothing" in refused.stderr
-    child = trained(gated, init=str(gated.absolute(leaky.checkpoint)), epochs=1, model={})
+    child = trained(gated, init=str(gated.absolute(leaky.checkpoint)), epochs=1, preset=None, model={})
     assert "was trained on 4 of the suite's 4 structures" in tags_of(gated, child.version)["gate.reason"]
     assert champion_version(gated) == before

@@ -238,7 +238,10 @@ def test_fine_tuning_starts_where_the_model_is(lake_home: Home, config: Callable
     first = train(config(epochs=6), lake_home, cluster="threads", show=False)
     start = str(lake_home.absolute(first.checkpoint))
     tuned = train(
-        config(epochs=1, init=start, model={}, optimiser={"lr": 1e-5}), lake_home, cluster="threads", show=False
+        config(epochs=1, init=start, preset=None, model={}, optimiser={"lr": 1e-5}),
+        lake_home,
+        cluster="threads",
+        show=False,
     )
     mine, theirs = (r.metrics["valid"]["force_mae_mev_per_angstrom"] for r in (tuned, first))
     assert mine == pytest.approx(theirs, rel=0.05)
@@ -253,7 +256,7 @@ def test_it_is_told_if_the_start_has_learnt_from_the_test_split(lake_home: Home,
     first = train(config(), lake_home, cluster="threads", show=False)
 
     def remarks(**data: Any) -> list[str]:
-        start = {"init": str(lake_home.absolute(first.checkpoint)), "model": {}}
+        start = {"init": str(lake_home.absolute(first.checkpoint)), "preset": None, "model": {}}
         fine = config(**start, data={"datasets": ["cells"], "cutoff": 4.0, "split_by": "structure", **data})
         plan = make_plan(fine, lake_home, preprocessed(fine, lake_home, "threads", False), "threads")
         assert plan.before == (first.graph_set_id,)
@@ -325,7 +328,7 @@ def test_helpers_are_trained_on_and_nothing_else(lake_home: Home, config: Callab
     potential = load(str(lake_home.absolute(helped.checkpoint)))
     assert potential.theory == "emt/ase"
     assert potential.manifest.theories == ["emt/ase", "emt/cheap"]
-    alone_again = config(data=data, model={}, init=str(lake_home.absolute(helped.checkpoint)), epochs=1)
+    alone_again = config(data=data, preset=None, model={}, init=str(lake_home.absolute(helped.checkpoint)), epochs=1)
     last = load(str(lake_home.absolute(train(alone_again, lake_home, cluster="threads", show=False).checkpoint)))
     assert (last.theory, last.manifest.theories) == ("emt/ase", ["emt/ase"])
 

@@ -39,6 +39,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ({"epochs": 3, "minutes": 2}, "give one budget"),
         ({"losses": {"handover": (0.9, 0.1)}}, "must rise"),
         ({"preset": "huge"}, "preset"),
+        ({"init": "a", "preset": "small"}, "preset: the architecture of --init cannot be changed"),
+        ({"init": "a", "model": {"layers": 1}}, "model.layers: the architecture of --init cannot be changed"),
         ({"committee": 0}, "committee"),
         ({"optimiser": {"clip": inf}}, r"optimiser\.clip: .* finite number \(given inf\)"),
         ({"optimiser": {"lr": inf}}, r"optimiser\.lr: .* finite"),
