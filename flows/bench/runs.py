@@ -121,15 +121,19 @@ def run_table(
     versions: Mapping[str, str] | None = None,
 ) -> BenchTable:
     """The page of a benchmark made of runs: their processors and versions, not those of the machine that draws it."""
-    found = {record["where"]["processor"]: None for record in records}
     facts = {
         "machine": None,
-        "processors": list(found),
+        "processors": processors(records),
         "versions": versions_of(records) | dict(versions or {}),
         "seeds": sorted({record["key"]["seed"] for record in records if "seed" in record["key"]}),
         "notes": list(notes),
     }
     return bench_table(name, title, command, parts, **facts)
+
+
+def processors(records: Sequence[Record]) -> list[str]:
+    """What the runs were made on, in the order they came."""
+    return list(dict.fromkeys(record["where"]["processor"] for record in records))
 
 
 def versions_of(records: Sequence[Record]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.bench.peers.client import OWN
 from flows.bench.peers.environments import PEERS
-from flows.bench.runs import CODE_NOTE, Record, code_of, in_words, run_table
+from flows.bench.runs import CODE_NOTE, Record, code_of, in_words, processors, run_table
 from flows.bench.table import BenchTable, Cell, Column, Part
 from flows.bench.tasks import task_named
 from flows.bench.time_to_accuracy import BUDGETS, CONTENDERS, NAME, SHARE, TASKS, recipe_of
@@ -81,14 +81,14 @@ def budget_rows(records: Sequence[Record]) -> list[list[Cell]]:
     return [row for name in processors(records) for row in rows_on(name, records)]
 
 
-def processors(records: Sequence[Record]) -> list[str]:
-    """What the runs were made on, in the order they came."""
-    return list(dict.fromkeys(record["where"]["processor"] for record in records))
+def made_on(name: str, records: Sequence[Record]) -> list[Record]:
+    """Records of one processor."""
+    return [record for record in records if record["where"]["processor"] == name]
 
 
 def rows_on(name: str, records: Sequence[Record]) -> list[list[Cell]]:
     """The rows of one processor."""
-    same = [record for record in records if record["where"]["processor"] == name]
+    same = made_on(name, records)
     return [[*budget_row(same, budget), name] for budget in budgets_of(same)]
 
 
@@ -183,8 +183,7 @@ def anywhere_row(records: Sequence[Record], budget: float) -> list[Cell]:
 def means_of_ours(records: Sequence[Record], budget: float) -> dict[str, float]:
     """By processor, the mean error of our seeds at a third of the budget."""
     own = at(records, (OWN,), budget / SHARE)
-    where = {name: [record for record in own if record["where"]["processor"] == name] for name in processors(own)}
-    return {name: mean(map(error_of, found)) for name, found in where.items()}
+    return {name: mean(map(error_of, made_on(name, own))) for name in processors(own)}
 
 
 def against(own: Mapping[str, float], peer: Record) -> tuple[float, str]:
@@ -312,7 +311,7 @@ def of_busiest_processor(records: Sequence[Record]) -> list[Record]:
     """Records of the processor that most of them are of."""
     counts = Counter(record["where"]["processor"] for record in records)
     (name, _), *_ = counts.most_common(1)
-    return [record for record in records if record["where"]["processor"] == name]
+    return made_on(name, records)
 
 
 def curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
