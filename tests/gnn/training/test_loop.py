@@ -367,6 +367,16 @@ def test_what_is_known_without_a_network_is_looked_at_once(
     assert trainer.state.untaught_metrics == found
 
 
+def test_a_validation_split_without_labels_is_looked_at_once_too(
+    copper: Any, tiny_recipe: Callable[..., Any], run_folder: Path
+) -> None:
+    trainer = Trainer(tiny_recipe(), copper, run_folder, NullTracker(), None)
+    trainer._start_clocks()
+    trainer.state.untaught_metrics = {}
+    trainer._validate()
+    assert trainer.state.untaught_metrics == {}
+
+
 def test_score_is_the_mean_log_of_mean_absolute_errors() -> None:
     metrics = {"energy_mae_mev_per_atom": 10.0, "force_mae_mev_per_angstrom": 1000.0, "energy_rmse_mev": 1e9}
     assert validation_score(metrics) == pytest.approx(
